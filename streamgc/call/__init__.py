@@ -1,0 +1,1 @@
+"""A call between two people: sources, sinks, signalling client, session."""

@@ -1,0 +1,1 @@
+"""Symbols and masks to bytes and back: arithmetic coder, context tables, frame messages, files."""

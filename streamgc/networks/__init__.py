@@ -1,0 +1,1 @@
+"""The torch networks: paper and lite families, segmenter."""

@@ -1,0 +1,1 @@
+"""Spans, percentiles, traces and reports of latency."""

@@ -1,0 +1,1 @@
+"""Carry frame messages over WebRTC: payload, codec registration, feedback, impairments."""

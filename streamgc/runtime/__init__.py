@@ -1,0 +1,1 @@
+"""Run a network on what this machine has, and find the shipped models."""

@@ -1,0 +1,1 @@
+"""Who is in the picture: instances, what is kept, label maps, framing."""

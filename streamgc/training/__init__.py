@@ -1,0 +1,1 @@
+"""Data, losses and loops that train the networks, fit the tables and export them."""
