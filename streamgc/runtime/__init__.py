@@ -1,1 +1,1 @@
-"""Run a network on what this machine has, and find the shipped models."""
+"""Run a network, and find the shipped ones: engines, their backends and the model store. Never imports torch."""

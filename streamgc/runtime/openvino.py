@@ -1,0 +1,187 @@
+"""OpenVINO: the CPU default.
+
+Its precision default differs between machines, so the hint is always set and read back. One stream and the latency
+hint keep a frame's work on the threads given; pinning is off because two peers often share the cores of one machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from concurrent.futures import Future
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamgc.errors import EngineError
+from streamgc.runtime.engine import Array, Engine, EngineOptions, TensorSpec
+from streamgc.runtime.onnx_header import OnnxHeader
+
+log = logging.getLogger(__name__)
+
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_CONVERTER = "openvino.tools.ovc"
+
+
+@lru_cache
+def import_openvino() -> Any:
+    """The openvino module, without its model converter.
+
+    ``import openvino`` pulls in openvino.tools.ovc for ``convert_model`` alone: that is a third of the import time
+    and sends a telemetry event to the vendor, which a call must not do. The package itself treats the converter as
+    optional.
+    """
+    if "openvino" in sys.modules:
+        return sys.modules["openvino"]
+    blocked = _CONVERTER not in sys.modules
+    if blocked:
+        sys.modules[_CONVERTER] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    finally:
+        if blocked:
+            sys.modules.pop(_CONVERTER, None)
+    return openvino
+
+
+@lru_cache
+def _core() -> Any:
+    return import_openvino().Core()
+
+
+def missing(backend: str) -> str | None:
+    """None where openvino is installed and has a CPU device."""
+    if importlib.util.find_spec("openvino") is None:
+        return "the package openvino is not installed: pip install openvino"
+    try:
+        devices = _core().available_devices
+    except (ImportError, RuntimeError, OSError) as error:
+        return f"openvino cannot start here: {first_line(error)}"
+    return None if "CPU" in devices else f"openvino finds no CPU device (only {', '.join(devices) or 'none'})"
+
+
+def first_line(error: BaseException) -> str:
+    """The most telling line of a backend's page-long message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Exception from", "Check '", "what():"))]
+    return (telling or lines or [type(error).__name__])[0][:300]
+
+
+def fastest_precision() -> str:
+    """bf16 where the CPU computes it natively, else fp32."""
+    return "bf16" if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"
+
+
+def load(path: Path, backend: str, header: OnnxHeader, options: EngineOptions) -> Engine:
+    """Compile for the CPU. Raises EngineError when the network or the precision cannot be had."""
+    core = _core()
+    asked = options.precision
+    compute = fastest_precision() if asked in ("auto", "int8") else asked
+    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if asked != "auto" and compute.upper() not in capabilities and compute != "fp32":
+        raise EngineError(f"openvino has no {compute} on this CPU (it has {', '.join(sorted(capabilities)).lower()})")
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": _HINTS[compute],
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": str(options.threads or os.cpu_count() or 1),
+        "ENABLE_CPU_PINNING": False,
+    }
+    if options.cache is not None:
+        options.cache.mkdir(parents=True, exist_ok=True)
+        settings["CACHE_DIR"] = str(options.cache)
+    try:
+        model = core.read_model(str(path))
+        if options.size is not None and any(port.get_partial_shape().is_dynamic for port in model.inputs):
+            model.reshape(header.shapes_at(*options.size))
+        compiled = core.compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        raise EngineError(f"openvino cannot compile {path.name}: {first_line(error)}") from None
+    got = _type_name(compiled.get_property("INFERENCE_PRECISION_HINT"))
+    if asked not in ("auto", "int8") and got != _HINTS[compute]:
+        raise EngineError(f"openvino would run {path.name} in {got}, not in the {compute} that was asked for")
+    precision = "int8" if header.quantised else compute
+    return OpenVinoEngine(path.stem, precision, str(core.get_property("CPU", "FULL_DEVICE_NAME")), compiled)
+
+
+def _type_name(hint: Any) -> str:
+    return {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}.get(hint.to_string(), str(hint))
+
+
+def _spec(port: Any) -> TensorSpec:
+    shape = tuple(None if size.is_dynamic else size.get_length() for size in port.get_partial_shape())
+    return TensorSpec(port.get_any_name(), np.dtype(port.get_element_type().to_dtype()), shape)
+
+
+class OpenVinoEngine(Engine):
+    """A compiled network and its infer requests: one for each run that is under way at the same time."""
+
+    def __init__(self, name: str, precision: str, device: str, compiled: Any) -> None:
+        inputs = {spec.name: spec for spec in map(_spec, compiled.inputs)}
+        outputs = {spec.name: spec for spec in map(_spec, compiled.outputs)}
+        super().__init__(name, "openvino", precision, device, inputs, outputs)
+        self._compiled = compiled
+        self._output_names = [port.get_any_name() for port in compiled.outputs]
+        self._free = [compiled.create_infer_request()]
+
+    def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        request = self._take()
+        try:
+            # Inputs are borrowed for the call; outputs are copied, so they outlive the next run of this request.
+            results = request.infer(dict(feeds), share_inputs=True, share_outputs=False)
+            return {name: results[index] for index, name in enumerate(self._output_names)}
+        except RuntimeError as error:
+            raise EngineError(f"openvino failed in {self.name!r}: {first_line(error)}") from None
+        finally:
+            self._give_back(request)
+
+    def submit(self, feeds: Mapping[str, Array]) -> Future[dict[str, Array]]:
+        """Start on a request of its own; several may be under way, and they share the engine's threads."""
+        ready = self.check(feeds)
+        request = self._take()
+        future: Future[dict[str, Array]] = Future()
+        future.set_running_or_notify_cancel()
+
+        def done(_: Any) -> None:
+            try:
+                copies = {name: request.get_output_tensor(i).data.copy() for i, name in enumerate(self._output_names)}
+            except RuntimeError as error:
+                self._give_back(request)
+                future.set_exception(EngineError(f"openvino failed in {self.name!r}: {first_line(error)}"))
+                return
+            self._give_back(request)
+            ready.clear()
+            future.set_result(copies)
+
+        request.set_callback(done, None)
+        try:
+            request.start_async(ready, share_inputs=True)
+        except RuntimeError as error:
+            self._give_back(request)
+            raise EngineError(f"openvino failed in {self.name!r}: {first_line(error)}") from None
+        return future
+
+    def _take(self) -> Any:
+        with self._lock:
+            if self._closed:
+                raise EngineError(f"engine {self.name!r} is closed")
+            if self._free:
+                return self._free.pop()
+            return self._compiled.create_infer_request()
+
+    def _give_back(self, request: Any) -> None:
+        with self._lock, contextlib.suppress(AttributeError):
+            self._free.append(request)
+
+    def close(self) -> None:
+        """Drop the requests and the compiled network."""
+        super().close()
+        with self._lock:
+            self._free = []
+            self._compiled = None
