@@ -45,6 +45,8 @@ class Encoder:
             span = high - low + 1
             high = low + (span * end >> 16) - 1
             low += span * start >> 16
+            if high - low >= _HALF:
+                continue
             shift = 32 - (low ^ high).bit_length()
             if shift:
                 # The leading bits on which both ends agree are settled; the pending ones follow the first, inverted.
@@ -130,9 +132,12 @@ def _start_decoding(data: bytes) -> tuple[Callable[[Sequence[int]], int], Callab
         nonlocal low, span, distance, position, buffer, available, used
         symbol = bisect_right(table, ((distance + 1 << 16) - 1) // span) - 1
         start = span * table[symbol] >> 16
-        high = low + (span * table[symbol + 1] >> 16) - 1
         low += start
         distance -= start
+        span = (span * table[symbol + 1] >> 16) - start
+        if span > _HALF:
+            return symbol
+        high = low + span - 1
         shift = 32 - (low ^ high).bit_length()
         if shift:
             low = low << shift & _TOP
@@ -140,10 +145,9 @@ def _start_decoding(data: bytes) -> tuple[Callable[[Sequence[int]], int], Callab
         if low & ~high & 0x40000000:
             more = 31 - (~(low & ~high) & _LOWER).bit_length()
             low = low << more & _LOWER
-            high = high << more & _LOWER | _HALF | (1 << more) - 1
             shift += more
-        span = high - low + 1
         if shift:
+            span <<= shift
             if available < shift:
                 buffer = buffer << _WORD | int.from_bytes(data[position : position + 8].ljust(8, b"\0"), "big")
                 position += 8

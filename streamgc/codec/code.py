@@ -1,0 +1,175 @@
+"""A picture's code to bytes and back, given the reference both sides hold.
+
+One arithmetic payload: a flag whether what is kept differs from the reference, if so a keep bit for every cell in raster order, then
+for every kept cell in raster order its symbols, channel by channel. Trailing zero bytes are not sent.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from streamgc.codec.arithmetic import TOTAL, Decoder, Encoder
+from streamgc.codec.contexts import (
+    AGE_BUCKET,
+    DRIFT,
+    MAX_AGE,
+    STIR,
+    ReferenceView,
+    keep_base,
+    keep_contexts,
+    reference_view,
+    symbol_contexts,
+)
+from streamgc.codec.symbols import CHANNEL_COUNTS, LARGEST, Code, check_code, check_grid
+from streamgc.codec.tables import Tables
+from streamgc.errors import BitstreamError
+
+
+def encode_code(code: Code, reference: Code | None, age: int, tables: Tables) -> bytes:
+    """The payload of `code` against `reference`, which is `age` frames old (1…7; 0 with no reference).
+
+    Raises ValueError when the code is not valid or the reference does not fit.
+    """
+    check_code(code)
+    _check_reference(reference, age, code.grid)
+    encoder = Encoder()
+    _encode_keep(encoder, code.keep, reference, age, tables)
+    view = reference_view(reference, age, code.channels, code.grid)
+    contexts = symbol_contexts(code, view)
+    indices = code.symbols.reshape(code.channels, -1).T[code.keep.ravel()].astype(np.intp) + LARGEST
+    cumulative = tables.cumulative
+    encoder.encode_intervals(
+        cumulative[contexts, indices].ravel().tolist(), cumulative[contexts, indices + 1].ravel().tolist()
+    )
+    return encoder.finish(shortest=True)
+
+
+def decode_code(
+    payload: bytes, shape: tuple[int, int], channels: int, reference: Code | None, age: int, tables: Tables
+) -> Code:
+    """The code of a payload. `shape` (rows, columns) comes from the session, `channels` and `age` from the message.
+
+    Raises BitstreamError when the bytes cannot come from `encode_code` or the reference does not fit; memory and time are bounded
+    by the grid, whatever the bytes are.
+    """
+    if channels not in CHANNEL_COUNTS:
+        raise BitstreamError(f"{channels} channels; 2, 4 or 8 are possible")
+    try:
+        check_grid(shape)
+        _check_reference(reference, age, shape)
+    except ValueError as error:
+        raise BitstreamError(str(error)) from error
+    if payload.endswith(b"\0"):
+        raise BitstreamError("a picture payload ends in a zero byte")
+    decoder = Decoder(payload)
+    keep = _decode_keep(decoder, reference, age, tables, shape)
+    view = reference_view(reference, age, channels, shape)
+    symbols = _decode_symbols(decoder.decode, keep, view, tables.rows)
+    # The encoder ends at most one bit after what the symbols settle.
+    if len(payload) > decoder.bits_used() // 8 + 1:
+        raise BitstreamError("a picture payload is longer than its symbols")
+    return Code(symbols, keep)
+
+
+def code_bits(code: Code, reference: Code | None, age: int, tables: Tables) -> float:
+    """Ideal cost of `code` in bits, kept cells and symbols; `encode_code` comes within a byte of it."""
+    view = reference_view(reference, age, code.channels, code.grid)
+    contexts = symbol_contexts(code, view)
+    indices = code.symbols.reshape(code.channels, -1).T[code.keep.ravel()].astype(np.intp) + LARGEST
+    return float(tables.bits[contexts, indices].sum()) + keep_bits(code.keep, reference, age, tables)
+
+
+def keep_bits(keep: npt.NDArray[np.bool_], reference: Code | None, age: int, tables: Tables) -> float:
+    """Ideal cost in bits of saying what is kept."""
+    same = reference is not None and np.array_equal(keep, reference.keep)
+    flag = int(tables.moved[AGE_BUCKET[age]])
+    bits = 16 - float(np.log2(flag if same else TOTAL - flag))
+    if same:
+        return bits
+    zero = tables.keep_zero[keep_contexts(keep, keep_base(reference.keep if reference else None, age, keep.shape), age)]
+    return bits + float((16 - np.log2(np.where(keep, TOTAL - zero, zero))).sum())
+
+
+def _check_reference(reference: Code | None, age: int, shape: tuple[int, int]) -> None:
+    if not 0 <= age <= MAX_AGE or (reference is None) != (age == 0):
+        raise ValueError(f"reference age {age} {'without' if reference is None else 'with'} a reference")
+    if reference is not None and reference.keep.shape != shape:
+        raise ValueError(f"the reference has {reference.keep.shape} cells, the picture {shape}")
+
+
+def _encode_keep(
+    encoder: Encoder, keep: npt.NDArray[np.bool_], reference: Code | None, age: int, tables: Tables
+) -> None:
+    same = reference is not None and np.array_equal(keep, reference.keep)
+    encoder.encode(int(not same), tables.moved_rows[AGE_BUCKET[age]])
+    if same:
+        return
+    base = keep_base(reference.keep if reference else None, age, keep.shape)
+    zero = tables.keep_zero[keep_contexts(keep, base, age)]
+    encoder.encode_intervals(np.where(keep, zero, 0).ravel().tolist(), np.where(keep, TOTAL, zero).ravel().tolist())
+
+
+def _decode_keep(
+    decoder: Decoder, reference: Code | None, age: int, tables: Tables, shape: tuple[int, int]
+) -> npt.NDArray[np.bool_]:
+    same = not decoder.decode(tables.moved_rows[AGE_BUCKET[age]])
+    if same:
+        if reference is None:
+            raise BitstreamError("a picture without a reference keeps the cells of its reference")
+        return reference.keep.copy()
+    columns = shape[1]
+    base = keep_base(reference.keep if reference else None, age, shape).tolist()
+    corner = 0 if reference else 1
+    decode, rows = decoder.decode, tables.keep_rows
+    above = [0] * (columns + 2)
+    grid = []
+    for line in base:
+        current = [0]
+        left = 0
+        for column, context in enumerate(line, 1):
+            context += 8 * left + 4 * above[column] + corner * (16 * above[column - 1] + 2 * above[column + 1])
+            left = decode(rows[context])
+            current.append(left)
+        current.append(0)
+        grid.append(current[1:-1])
+        above = current
+    return np.array(grid, bool)
+
+
+def _decode_symbols(
+    decode: Callable[[Sequence[int]], int], keep: npt.NDArray[np.bool_], view: ReferenceView, rows: list[list[int]]
+) -> npt.NDArray[np.int8]:
+    """(C, h, w) symbols, with the contexts of `contexts.symbol_contexts` built as the neighbours become known."""
+    height, width = keep.shape
+    channels = view.base.shape[1]
+    kept = np.flatnonzero(keep)
+    # Cells with a border of unchanged ones to the left, right and above, so that every neighbour is there.
+    stride = width + 2
+    positions = (kept // width + 1) * stride + kept % width + 1
+    still = [0] * channels
+    differences = [still] * ((height + 1) * stride)
+    changed = [0] * ((height + 1) * stride)
+    out = []
+    for position, bases, references in zip(
+        positions.tolist(), view.base[kept].tolist(), view.values[kept].tolist(), strict=True
+    ):
+        above = position - stride
+        stir = STIR[changed[position - 1] + changed[above] + changed[above + 1]]
+        count = 0
+        here = []
+        for base, was, left, over, right in zip(
+            bases, references, differences[position - 1], differences[above], differences[above + 1], strict=True
+        ):
+            difference = decode(rows[base + DRIFT[left + over + right] + stir[count]]) - LARGEST - was
+            here.append(difference)
+            if difference:
+                count += 1
+        if count:
+            differences[position] = here
+            changed[position] = count
+        out.append(here)
+    symbols = np.zeros((height * width, channels), np.int8)
+    if out:
+        symbols[kept] = np.array(out, np.int8) + view.values[kept]
+    return np.ascontiguousarray(symbols.T).reshape(channels, height, width)

@@ -1,0 +1,125 @@
+"""Which table codes which symbol: the integer context of a symbol, the same for encoder, decoder, fitter and quantiser.
+
+The context of the symbol of channel c in a cell is six small integers, mixed into one row number of the tables:
+
+- channel c, 0…7;
+- age of the reference: none, 1, 2, 3, 4 and more frames;
+- state of the same channel and cell in the reference: absent, or one of the five symbols;
+- gradient: whether its four neighbours in the reference lie below, at, or above it;
+- drift: by how much the cells to the left, above and above right differ from the reference in this channel, summed, -2…2;
+- stir: how many earlier channels of this cell differ from the reference (0, 1, more), and whether any of those three cells does.
+
+Without a reference, "differs from the reference" means "is not zero". The first four come from the reference and are computed
+for the whole picture by `reference_view`; the last two depend on what was decoded and are looked up in `DRIFT` and `STIR`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from streamgc.codec.symbols import LARGEST, LEVELS, MAX_CHANNELS, Code
+
+MAX_AGE = 7
+AGES = 5
+STATES = LEVELS + 1
+GRADIENTS = 3
+DRIFTS = 5
+STIRS = 6
+SHAPE = (MAX_CHANNELS, AGES, STATES, GRADIENTS, DRIFTS, STIRS)
+"""Dimensions of the symbol tables; a context is an index into them, flattened."""
+
+_DRIFT_STRIDE = STIRS
+_GRADIENT_STRIDE = DRIFTS * _DRIFT_STRIDE
+_STATE_STRIDE = GRADIENTS * _GRADIENT_STRIDE
+_AGE_STRIDE = STATES * _STATE_STRIDE
+_CHANNEL_STRIDE = AGES * _AGE_STRIDE
+
+_LARGEST_DRIFT = 3 * 2 * LARGEST
+# Negative sums index from the end, in lists as in arrays: entry k and entry k - 25 are the same one.
+DRIFT = [
+    _DRIFT_STRIDE * (min(max(total if total <= _LARGEST_DRIFT else total - 2 * _LARGEST_DRIFT - 1, -2), 2) + 2)
+    for total in range(2 * _LARGEST_DRIFT + 1)
+]
+"""Share of the context by the summed differences (-12…12) of the three decoded neighbours in this channel."""
+
+STIR = [
+    [2 * min(earlier, 2) + min(around, 1) for earlier in range(MAX_CHANNELS)] for around in range(3 * MAX_CHANNELS + 1)
+]
+"""Share of the context: `STIR[n][k]`, n channels changed in the three neighbours, k earlier ones in this cell."""
+
+KEEP_SHAPE = (AGES, 2, 2, 2, 2, 2)
+"""Dimensions of the keep tables: age, same cell, left, above, right, below; see `keep_contexts`."""
+
+AGE_BUCKET = (0, 1, 2, 3, 4, 4, 4, 4)
+"""Bucket by reference age in frames; 0 is no reference."""
+
+
+class ReferenceView(NamedTuple):
+    """What a reference says about each cell, for all h·w cells in raster order."""
+
+    base: npt.NDArray[np.int32]
+    """(h·w, C): the share of the context that the reference decides."""
+    values: npt.NDArray[np.int8]
+    """(h·w, C): symbols of the reference, 0 where it has none."""
+
+
+def reference_view(reference: Code | None, age: int, channels: int, shape: tuple[int, int]) -> ReferenceView:
+    """The reference's share of the contexts of a code of `channels` channels on a (rows, columns) grid."""
+    rows, columns = shape
+    values = np.zeros((channels, rows + 2, columns + 2), np.int8)
+    inner = values[:, 1:-1, 1:-1]
+    base = np.empty((channels, rows, columns), np.int32)
+    base[:] = (np.arange(channels, dtype=np.int32) * _CHANNEL_STRIDE + AGE_BUCKET[age] * _AGE_STRIDE)[:, None, None]
+    if reference is None:
+        base += _GRADIENT_STRIDE
+        return ReferenceView(base.reshape(channels, -1).T, inner.reshape(channels, -1).T)
+    shared = min(channels, reference.symbols.shape[0])
+    inner[:shared] = reference.symbols[:shared] * reference.keep
+    around = values[:, :-2, 1:-1] + values[:, 2:, 1:-1] + values[:, 1:-1, :-2] + values[:, 1:-1, 2:]
+    slope = around - 4 * inner
+    # Next to a zero one different neighbour tells; a lone symbol has four, and only most of them tell.
+    threshold = np.where(inner == 0, 1, 3)
+    base += ((slope >= threshold).astype(np.int32) - (slope <= -threshold) + 1) * _GRADIENT_STRIDE
+    base[:shared] += (inner[:shared] + (LARGEST + 1)) * (reference.keep * np.int32(_STATE_STRIDE))
+    return ReferenceView(base.reshape(channels, -1).T, inner.reshape(channels, -1).T)
+
+
+def symbol_contexts(code: Code, view: ReferenceView) -> npt.NDArray[np.int32]:
+    """(kept cells, C) context of every symbol of a code that is known whole, in coding order: cell by cell, channels inside."""
+    channels, rows, columns = code.symbols.shape
+    values = view.values.T.reshape(channels, rows, columns)
+    difference = np.zeros((channels, rows + 1, columns + 2), np.int16)
+    difference[:, 1:, 1:-1] = (code.symbols - values) * code.keep
+    changed = difference != 0
+    drift = difference[:, 1:, :-2] + difference[:, :-1, 1:-1] + difference[:, :-1, 2:]
+    count = changed.sum(axis=0, dtype=np.int16)
+    around = count[1:, :-2] + count[:-1, 1:-1] + count[:-1, 2:]
+    here = changed[:, 1:, 1:-1]
+    earlier = np.cumsum(here, axis=0, dtype=np.int16) - here
+    kept = code.keep.ravel()
+    contexts = view.base[kept] + np.array(DRIFT, np.int32)[drift].reshape(channels, -1).T[kept]
+    contexts += np.array(STIR, np.int32)[around[None], earlier].reshape(channels, -1).T[kept]
+    return contexts
+
+
+def keep_base(reference_keep: npt.NDArray[np.bool_] | None, age: int, shape: tuple[int, int]) -> npt.NDArray[np.int32]:
+    """(h, w) share of the keep contexts that the reference decides: same cell 16, right of it 2, below it 1, age 32."""
+    rows, columns = shape
+    base = np.full((rows, columns), AGE_BUCKET[age] * 32, np.int32)
+    if reference_keep is not None:
+        base += 16 * reference_keep
+        base[:, :-1] += 2 * reference_keep[:, 1:]
+        base[:-1] += reference_keep[1:]
+    return base
+
+
+def keep_contexts(keep: npt.NDArray[np.bool_], base: npt.NDArray[np.int32], age: int) -> npt.NDArray[np.int32]:
+    """(h, w) context of every keep bit: `base` + 8 × left + 4 × above; with no reference also 16 × above left, 2 × above right."""
+    rows, columns = keep.shape
+    known = np.zeros((rows + 1, columns + 2), np.int32)
+    known[1:, 1:-1] = keep
+    contexts = base + 8 * known[1:, :-2] + 4 * known[:-1, 1:-1]
+    if AGE_BUCKET[age] == 0:
+        contexts += 16 * known[:-1, :-2] + 2 * known[:-1, 2:]
+    return contexts.astype(np.int32)

@@ -1,0 +1,156 @@
+"""Integer frequency tables: the probabilities of the bitstream, shipped with a model as `tables.bin`.
+
+The file is little-endian: magic `SGCT`, version (u8), the eight dimensions of the symbol tables with the levels (6 × u8, u8), then
+u16 arrays: inner cumulative counts of the symbol tables (…, 4), probability of 0 of the keep tables (5, 2, 2, 2, 2, 2), and of the flag
+"what is kept differs from the reference" (5). Every symbol has at least one count of 65536. No float decides how bits are read.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streamgc.codec.arithmetic import TOTAL
+from streamgc.codec.contexts import AGES, KEEP_SHAPE, SHAPE
+from streamgc.codec.symbols import LARGEST, LEVELS
+from streamgc.errors import ModelError
+
+VERSION = 0
+_MAGIC = b"SGCT"
+_HEADER = _MAGIC + bytes((VERSION, *SHAPE, LEVELS))
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Frequencies of symbols, keep bits and the keep flag. Raises ModelError when a symbol has no count."""
+
+    symbols: npt.NDArray[np.uint16]
+    """(8, 5, 6, 3, 5, 6, 4): cumulative counts before symbols -1, 0, 1, 2; strictly increasing in 1…65535."""
+    keep: npt.NDArray[np.uint16]
+    """(5, 2, 2, 2, 2, 2): counts of "not kept", 1…65535."""
+    moved: npt.NDArray[np.uint16]
+    """(5,): counts of "what is kept is as in the reference", by age bucket, 1…65535."""
+
+    def __post_init__(self) -> None:
+        for name, shape in (("symbols", (*SHAPE, LEVELS - 1)), ("keep", KEEP_SHAPE), ("moved", (AGES,))):
+            array = getattr(self, name)
+            if array.dtype != np.uint16 or array.shape != shape:
+                raise ModelError(f"tables: {name} is {array.dtype} {array.shape}; uint16 {shape} is needed")
+            if not array.all():
+                raise ModelError(f"tables: {name} gives a symbol no count")
+        if (self.symbols[..., 1:] <= self.symbols[..., :-1]).any():
+            raise ModelError("tables: cumulative counts do not increase")
+
+    @cached_property
+    def cumulative(self) -> npt.NDArray[np.int32]:
+        """(contexts, 6) cumulative counts with 0 before and 65536 after."""
+        full = np.zeros((prod(SHAPE), LEVELS + 1), np.int32)
+        full[:, 1:-1] = self.symbols.reshape(-1, LEVELS - 1)
+        full[:, -1] = TOTAL
+        return full
+
+    @cached_property
+    def rows(self) -> list[list[int]]:
+        """`cumulative` as lists, for the symbol-by-symbol loops."""
+        return self.cumulative.tolist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def bits(self) -> npt.NDArray[np.float64]:
+        """(contexts, 5) ideal cost of each symbol in bits."""
+        return 16 - np.log2(np.diff(self.cumulative))
+
+    @cached_property
+    def bit_rows(self) -> list[list[float]]:
+        """`bits` as lists."""
+        return self.bits.tolist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def keep_zero(self) -> npt.NDArray[np.int32]:
+        """(160,) counts of "not kept" by keep context."""
+        return self.keep.reshape(-1).astype(np.int32)
+
+    @cached_property
+    def keep_rows(self) -> list[tuple[int, int, int]]:
+        """The keep tables as lists."""
+        return [(0, zero, TOTAL) for zero in self.keep_zero.tolist()]
+
+    @cached_property
+    def moved_rows(self) -> list[tuple[int, int, int]]:
+        """The keep flag's tables as lists."""
+        return [(0, zero, TOTAL) for zero in self.moved.tolist()]
+
+    def to_bytes(self) -> bytes:
+        """The file's content."""
+        return _HEADER + b"".join(part.astype("<u2").tobytes() for part in (self.symbols, self.keep, self.moved))
+
+    @cached_property
+    def hash(self) -> bytes:
+        """8 bytes that name these tables (blake2b of the file)."""
+        return blake2b(self.to_bytes(), digest_size=8).digest()
+
+    def save(self, path: Path) -> None:
+        """Write `tables.bin`."""
+        temporary = path.with_name(path.name + ".part")
+        temporary.write_bytes(self.to_bytes())
+        temporary.replace(path)
+
+
+def parse_tables(data: bytes) -> Tables:
+    """Tables from a file's content. Raises ModelError."""
+    sizes = (prod(SHAPE) * (LEVELS - 1), prod(KEEP_SHAPE), AGES)
+    if data[:4] != _MAGIC:
+        raise ModelError("tables: not a tables file")
+    if data[: len(_HEADER)] != _HEADER:
+        raise ModelError("tables: of another version of the format")
+    if len(data) != len(_HEADER) + 2 * sum(sizes):
+        raise ModelError("tables: the file is truncated or too long")
+    values = np.frombuffer(data, "<u2", offset=len(_HEADER)).astype(np.uint16)
+    symbols, keep, moved = np.split(values, np.cumsum(sizes[:-1]))
+    return Tables(symbols.reshape(*SHAPE, LEVELS - 1), keep.reshape(KEEP_SHAPE), moved)
+
+
+def load_tables(path: Path) -> Tables:
+    """Read `tables.bin`. Raises ModelError."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"tables: {path} cannot be read: {error.strerror}") from error
+    return parse_tables(data)
+
+
+def cumulate(weights: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
+    """Positive integer weights (…, n) → inner cumulative counts (…, n - 1) of 65536, every symbol ≥ 1 count. Integers only."""
+    levels = weights.shape[-1]
+    before = np.cumsum(weights.astype(np.int64), axis=-1)
+    inner = before[..., :-1] * (TOTAL - levels) // before[..., -1:] + np.arange(1, levels)
+    return inner.astype(np.uint16)
+
+
+def default_tables() -> Tables:
+    """Tables by formula, for use before a model is trained: most symbols repeat the reference, or are 0 where it has none."""
+    _, age, state, gradient, drift, stir = np.indices(SHAPE, np.int64, sparse=True)
+    centre = np.where(state == 0, 0, state - 1 - LARGEST)
+    pull = np.clip(drift - 2 + gradient - 1, -2, 2)
+    # Weights fall by 2^-sharpness a step from the centre: less so with age, and where things change.
+    sharpness = np.where(state == 0, 3, np.maximum(5 - age, 2)) - stir // 2 - stir % 2 + (stir == 0)
+    sharpness = np.clip(sharpness, 1, 5)
+    weights = []
+    for value in range(-LARGEST, LARGEST + 1):
+        distance = value - centre
+        weight = (1 << 24) >> (sharpness * np.abs(distance))
+        towards = np.where(distance * pull > 0, 1 + np.abs(pull), 1)
+        weights.append(np.broadcast_to(weight * towards + (value == 0) * 256 + 16, SHAPE))
+    kept = np.stack(np.indices(KEEP_SHAPE[1:], np.int64))
+    votes = (6 * kept[0] + 2 * kept[1] + 2 * kept[2] + kept[3] + kept[4])[None]
+    old = np.broadcast_to(votes, KEEP_SHAPE)
+    new = np.broadcast_to((3 * kept[0] + 5 * kept[1] + 5 * kept[2] + kept[3])[None], KEEP_SHAPE)
+    ages = np.arange(AGES).reshape(-1, 1, 1, 1, 1, 1)
+    likely = np.where(ages == 0, new * 12 // 14, old)
+    keep = cumulate(np.stack([np.int64(1) << (12 - likely), np.int64(1) << likely], axis=-1))[..., 0]
+    moved = cumulate(np.array([[1, 9999], [9, 1], [8, 2], [7, 3], [6, 4]]))[..., 0]
+    return Tables(cumulate(np.stack(weights, axis=-1)), np.ascontiguousarray(keep), moved)
