@@ -1,9 +1,9 @@
 """Integer arithmetic coder whose bytes are those of torchac.
 
-The coder is the one of Witten, Neal and Cleary (1987) as torchac 0.9.3 computes it (`torchac_backend.cpp`): 32-bit interval ends,
-16-bit cumulative counts, pending bits for the near-convergence case. torchac shifts one bit at a time; here all shifts of a symbol
-are made at once, which gives the same bits. Unlike torchac, symbols go in and come out one by one, so that the table of a
-symbol may depend on the symbols before it, and no compiler is needed.
+The coder is the one of Witten, Neal and Cleary (1987) as torchac 0.9.3 computes it (`torchac_backend.cpp`): 32-bit
+interval ends, 16-bit cumulative counts, pending bits for the near-convergence case. torchac shifts one bit at a time;
+here all shifts of a symbol are made at once, which gives the same bits. Unlike torchac, symbols go in and come out one
+by one, so that the table of a symbol may depend on the symbols before it, and no compiler is needed.
 
 A table is a sequence of cumulative counts `0 = c[0] < c[1] < … < c[n] = 65536`; symbol k owns `[c[k], c[k + 1])`.
 """
@@ -84,8 +84,9 @@ class Encoder:
     def finish(self, shortest: bool = False) -> bytes:
         """End the payload.
 
-        With `shortest` false these are exactly torchac's bytes. With `shortest` true it is the shortest byte string that decodes to
-        the same symbols when the bytes after its end count as zero – for carriers that know the length; torchac decodes that too.
+        With `shortest` false these are exactly torchac's bytes. With `shortest` true it is the shortest byte string
+        that decodes to the same symbols when the bytes after its end count as zero – for carriers that know the length;
+        torchac decodes that too.
         """
         bits, count, pending = self._bits, self._count, self._pending
         if not shortest:

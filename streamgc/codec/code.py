@@ -1,7 +1,8 @@
 """A picture's code to bytes and back, given the reference both sides hold.
 
-One arithmetic payload: a flag whether what is kept differs from the reference, if so a keep bit for every cell in raster order, then
-for every kept cell in raster order its symbols, channel by channel. Trailing zero bytes are not sent.
+One arithmetic payload: a flag whether what is kept differs from the reference, if so a keep bit for every cell in
+raster order, then for every kept cell in raster order its symbols, channel by channel. Trailing zero bytes are not
+sent.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,8 +51,8 @@ def decode_code(
 ) -> Code:
     """The code of a payload. `shape` (rows, columns) comes from the session, `channels` and `age` from the message.
 
-    Raises BitstreamError when the bytes cannot come from `encode_code` or the reference does not fit; memory and time are bounded
-    by the grid, whatever the bytes are.
+    Raises BitstreamError when the bytes cannot come from `encode_code` or the reference does not fit; memory and time
+    are bounded by the grid, whatever the bytes are.
     """
     if channels not in CHANNEL_COUNTS:
         raise BitstreamError(f"{channels} channels; 2, 4 or 8 are possible")

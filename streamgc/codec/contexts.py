@@ -6,11 +6,14 @@ The context of the symbol of channel c in a cell is six small integers, mixed in
 - age of the reference: none, 1, 2, 3, 4 and more frames;
 - state of the same channel and cell in the reference: absent, or one of the five symbols;
 - gradient: whether its four neighbours in the reference lie below, at, or above it;
-- drift: by how much the cells to the left, above and above right differ from the reference in this channel, summed, -2…2;
-- stir: how many earlier channels of this cell differ from the reference (0, 1, more), and whether any of those three cells does.
+- drift: by how much the cells to the left, above and above right differ from the reference in this channel, summed,
+  -2…2;
+- stir: how many earlier channels of this cell differ from the reference (0, 1, more), and whether any of those three
+  cells does.
 
-Without a reference, "differs from the reference" means "is not zero". The first four come from the reference and are computed
-for the whole picture by `reference_view`; the last two depend on what was decoded and are looked up in `DRIFT` and `STIR`.
+Without a reference, "differs from the reference" means "is not zero". The first four come from the reference and are
+computed for the whole picture by `reference_view`; the last two depend on what was decoded and are looked up in `DRIFT`
+and `STIR`.
 """
 
 from typing import NamedTuple
@@ -86,7 +89,9 @@ def reference_view(reference: Code | None, age: int, channels: int, shape: tuple
 
 
 def symbol_contexts(code: Code, view: ReferenceView) -> npt.NDArray[np.int32]:
-    """(kept cells, C) context of every symbol of a code that is known whole, in coding order: cell by cell, channels inside."""
+    """(kept cells, C) context of every symbol of a code that is known whole, in coding order: cell by cell, channels
+    inside.
+    """
     channels, rows, columns = code.symbols.shape
     values = view.values.T.reshape(channels, rows, columns)
     difference = np.zeros((channels, rows + 1, columns + 2), np.int16)
@@ -98,7 +103,7 @@ def symbol_contexts(code: Code, view: ReferenceView) -> npt.NDArray[np.int32]:
     here = changed[:, 1:, 1:-1]
     earlier = np.cumsum(here, axis=0, dtype=np.int16) - here
     kept = code.keep.ravel()
-    contexts = view.base[kept] + np.array(DRIFT, np.int32)[drift].reshape(channels, -1).T[kept]
+    contexts: npt.NDArray[np.int32] = view.base[kept] + np.array(DRIFT, np.int32)[drift].reshape(channels, -1).T[kept]
     contexts += np.array(STIR, np.int32)[around[None], earlier].reshape(channels, -1).T[kept]
     return contexts
 
@@ -115,11 +120,13 @@ def keep_base(reference_keep: npt.NDArray[np.bool_] | None, age: int, shape: tup
 
 
 def keep_contexts(keep: npt.NDArray[np.bool_], base: npt.NDArray[np.int32], age: int) -> npt.NDArray[np.int32]:
-    """(h, w) context of every keep bit: `base` + 8 × left + 4 × above; with no reference also 16 × above left, 2 × above right."""
+    """(h, w) context of every keep bit: `base` + 8 × left + 4 × above; with no reference also 16 × above left, 2 ×
+    above right.
+    """
     rows, columns = keep.shape
     known = np.zeros((rows + 1, columns + 2), np.int32)
     known[1:, 1:-1] = keep
-    contexts = base + 8 * known[1:, :-2] + 4 * known[:-1, 1:-1]
+    contexts: npt.NDArray[np.int32] = base + 8 * known[1:, :-2] + 4 * known[:-1, 1:-1]
     if AGE_BUCKET[age] == 0:
         contexts += 16 * known[:-1, :-2] + 2 * known[:-1, 2:]
-    return contexts.astype(np.int32)
+    return contexts

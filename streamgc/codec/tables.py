@@ -1,8 +1,9 @@
 """Integer frequency tables: the probabilities of the bitstream, shipped with a model as `tables.bin`.
 
-The file is little-endian: magic `SGCT`, version (u8), the eight dimensions of the symbol tables with the levels (6 × u8, u8), then
-u16 arrays: inner cumulative counts of the symbol tables (…, 4), probability of 0 of the keep tables (5, 2, 2, 2, 2, 2), and of the flag
-"what is kept differs from the reference" (5). Every symbol has at least one count of 65536. No float decides how bits are read.
+The file is little-endian: magic `SGCT`, version (u8), the eight dimensions of the symbol tables with the levels (6 ×
+u8, u8), then u16 arrays: inner cumulative counts of the symbol tables (…, 4), probability of 0 of the keep tables (5,
+2, 2, 2, 2, 2), and of the flag "what is kept differs from the reference" (5). Every symbol has at least one count of
+65536. No float decides how bits are read.
 """
 
 from dataclasses import dataclass
@@ -124,15 +125,20 @@ def load_tables(path: Path) -> Tables:
 
 
 def cumulate(weights: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
-    """Positive integer weights (…, n) → inner cumulative counts (…, n - 1) of 65536, every symbol ≥ 1 count. Integers only."""
+    """Positive integer weights (…, n) → inner cumulative counts (…, n - 1) of 65536, every symbol ≥ 1 count. Integers
+    only.
+    """
     levels = weights.shape[-1]
     before = np.cumsum(weights.astype(np.int64), axis=-1)
     inner = before[..., :-1] * (TOTAL - levels) // before[..., -1:] + np.arange(1, levels)
-    return inner.astype(np.uint16)
+    counts: npt.NDArray[np.uint16] = inner.astype(np.uint16)
+    return counts
 
 
 def default_tables() -> Tables:
-    """Tables by formula, for use before a model is trained: most symbols repeat the reference, or are 0 where it has none."""
+    """Tables by formula, for use before a model is trained: most symbols repeat the reference, or are 0 where it has
+    none.
+    """
     _, age, state, gradient, drift, stir = np.indices(SHAPE, np.int64, sparse=True)
     centre = np.where(state == 0, 0, state - 1 - LARGEST)
     pull = np.clip(drift - 2 + gradient - 1, -2, 2)
@@ -145,7 +151,7 @@ def default_tables() -> Tables:
         weight = (1 << 24) >> (sharpness * np.abs(distance))
         towards = np.where(distance * pull > 0, 1 + np.abs(pull), 1)
         weights.append(np.broadcast_to(weight * towards + (value == 0) * 256 + 16, SHAPE))
-    kept = np.stack(np.indices(KEEP_SHAPE[1:], np.int64))
+    kept = np.indices(KEEP_SHAPE[1:], np.int64)
     votes = (6 * kept[0] + 2 * kept[1] + 2 * kept[2] + kept[3] + kept[4])[None]
     old = np.broadcast_to(votes, KEEP_SHAPE)
     new = np.broadcast_to((3 * kept[0] + 5 * kept[1] + 5 * kept[2] + kept[3])[None], KEEP_SHAPE)
