@@ -1,0 +1,342 @@
+"""One peer connection that carries SGC: negotiation, the wiring into aiortc's objects, closing.
+
+connection = Connection(options, sender=…, receiver=…, on_shown=…)
+text = await connection.offer()            # the other side: answer(text) → text; this side: accept(text)
+await connection.connected(timeout=5)
+connection.put(captured) …
+await connection.close()
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
+from aiortc.exceptions import OperationError
+from aiortc.mediastreams import MediaStreamError
+from aiortc.rtp import RTCP_PSFB_APP, RtcpPsfbPacket
+
+from streamgc.errors import CallError, InputError, ModelMismatch, PeerUnreachable, SignallingError
+from streamgc.profiling.spans import Spans
+from streamgc.rtc import hook
+from streamgc.rtc.description import FORMAT_VERSION, Parameters, read_parameters, write_parameters
+from streamgc.rtc.feedback import pack_application_feedback
+from streamgc.rtc.impairment import Impairment, Link
+from streamgc.rtc.incoming import IncomingVideo, PacketBuffer
+from streamgc.rtc.liveness import SILENCE_S, Heard, consent
+from streamgc.rtc.outgoing import OutgoingVideo
+from streamgc.rtc.pictures import Captured, Encoded, Picture, PictureReceiver, PictureSender, Shown
+from streamgc.rtc.rate import RateControl
+from streamgc.rtc.rtcp import SenderRtcp, thin_reports
+from streamgc.rtc.wire import Wire
+
+CLOSE_S = 1.0
+_SHORT_TAG = b"SRTP_AES128_CM_SHA1_80"
+"""The SRTP profile with the shortest tag that browsers and aiortc have: 10 bytes a packet instead of GCM's 16."""
+
+_GRACE_NS = 80_000_000
+"""Feedback waits so long for a reverse packet before it goes out by itself."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ConnectionOptions:
+    """What is fixed for the life of a connection."""
+
+    model: str  # 16 hex digits
+    kbps: float = 12.0  # ceiling for frame messages
+    fps: float = 15.0
+    ice_servers: tuple[RTCIceServer, ...] = ()
+    impairment: Impairment | None = None  # of what this side sends
+    fallback: bool = True  # VP8 or H.264 with a peer that has no SGC or another model
+
+
+class Connection:
+    """A peer connection with one video stream in each direction that has a codec.
+
+    `conventional` says how a picture is made fit to be sent by VP8 when the peer has no SGC; without it nothing is
+    sent then, because a conventional codec sends the whole picture. `on_shown(shown, at_ns)`, `on_sent(number,
+    captured, encoded)` and `on_state(name)` are called on the event loop; states are connecting, connected, silent,
+    failed and closed.
+    """
+
+    def __init__(
+        self,
+        options: ConnectionOptions,
+        sender: PictureSender | None = None,
+        receiver: PictureReceiver | None = None,
+        on_shown: Callable[[Shown, int], None] = lambda shown, at_ns: None,
+        on_sent: Callable[[int, Captured, Encoded], None] = lambda number, captured, encoded: None,
+        on_state: Callable[[str], None] = lambda state: None,
+        on_plain: Callable[[Picture, int], None] = lambda picture, at_ns: None,
+        conventional: Callable[[Picture], Picture] | None = None,
+        spans: Spans | None = None,
+    ) -> None:
+        if sender is None and receiver is None:
+            raise InputError("a connection needs a sender or a receiver")
+        hook.register()
+        self.options = options
+        self.state = "new"
+        self.codec = ""  # what was negotiated: SGC, VP8 or H264
+        self.failure: str | None = None
+        self.heard = Heard()
+        self.rate = RateControl(options.kbps, options.fps)
+        self.spans = spans or Spans()
+        self.errors = 0  # packets that made aiortc or us raise
+        self._parameters = Parameters(FORMAT_VERSION, options.model)
+        self._on_state, self._on_plain, self._conventional = on_state, on_plain, conventional
+        self.wire = Wire(Link(options.impairment) if options.impairment else None)
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=list(options.ice_servers)))
+        self.pc._RTCPeerConnection__cname = secrets.token_hex(4)  # type: ignore[attr-defined]  # short: it is sent often
+        self.pc.on("connectionstatechange", self._state_changed)
+        self._settled = asyncio.Event()
+        self._feedback_due = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._transceiver: RTCRtpTransceiver | None = None
+        self.rtcp: SenderRtcp | None = None
+        self.outgoing = (
+            OutgoingVideo(sender, self.rate, self.spans, self._riding_block, on_sent, self._fail) if sender else None
+        )
+        self.incoming = (
+            IncomingVideo(receiver, self.spans, on_shown, self._take_block, self._feedback_due.set, self._request_intra)
+            if receiver
+            else None
+        )
+
+    async def offer(self) -> str:
+        """The session description to send to the peer."""
+        self._add_transceiver(own=True)
+        await self.pc.setLocalDescription(await self.pc.createOffer())
+        self._check_candidates()
+        return write_parameters(self.pc.localDescription.sdp, self._parameters)
+
+    async def answer(self, text: str) -> str:
+        """Take the peer's offer, return the answer to send back.
+
+        Raises `SignallingError` when the text is no offer, `ModelMismatch` or `CallError` when there is no common
+        codec.
+        """
+        theirs = read_parameters(text)
+        own = theirs == self._parameters
+        if not own:
+            self._explain(theirs)
+        self._add_transceiver(own)
+        await self._set_remote(text, "offer")
+        await self.pc.setLocalDescription(await self.pc.createAnswer())
+        self._check_candidates()
+        self._wire_up()
+        return write_parameters(self.pc.localDescription.sdp, self._parameters)
+
+    async def accept(self, text: str) -> None:
+        """Take the peer's answer; raises as `answer` does."""
+        theirs = read_parameters(text)
+        await self._set_remote(text, "answer")
+        self._wire_up()
+        if theirs != self._parameters:
+            self._explain(theirs)
+            if self.codec == hook.CODEC_NAME:
+                raise ModelMismatch("the peer chose SGC with another model than ours")
+
+    async def connected(self, timeout: float = 10.0) -> None:
+        """Wait until media can flow; raises `PeerUnreachable` when it cannot, or not within `timeout` seconds."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._settled.wait(), timeout)
+        if self.state != "connected":
+            raise PeerUnreachable(
+                "no network path to the peer was found: check that UDP is allowed, or use a TURN server (--turn)"
+            )
+
+    def put(self, captured: Captured) -> None:
+        """Send a picture; one that waits is replaced."""
+        if self.outgoing is not None and self.state in ("connected", "silent"):
+            self.outgoing.put(captured)
+
+    async def close(self) -> None:
+        """End everything within about a second: tasks, threads, sockets."""
+        if self.state == "closed":
+            return
+        self._set_state("closed")
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.outgoing is not None:
+            self.outgoing.stop()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.pc.close(), CLOSE_S)
+        if self.outgoing is not None:
+            await self.outgoing.close()
+        if self.incoming is not None:
+            await self.incoming.close()
+        self.wire.close()
+
+    def _add_transceiver(self, own: bool) -> None:
+        direction = "sendrecv" if self.outgoing and self.incoming else "sendonly" if self.outgoing else "recvonly"
+        self._transceiver = self.pc.addTransceiver(self.outgoing or "video", direction=direction)
+        self._transceiver.setCodecPreferences(hook.preferences(own, self.options.fallback))
+
+    async def _set_remote(self, text: str, kind: str) -> None:
+        try:
+            await self.pc.setRemoteDescription(RTCSessionDescription(text, kind))
+        except OperationError as error:
+            raise CallError("the peer has no video codec in common with us") from error
+        except Exception as error:  # aiortc's parser raises whatever it stumbles over
+            raise SignallingError(f"the peer's {kind} is no session description") from error
+
+    def _explain(self, theirs: Parameters | None) -> None:
+        """Say why SGC is not used; an error when nothing else may be."""
+        if theirs is None:
+            reason = "the peer does not know SGC"
+        elif theirs.version != self._parameters.version:
+            reason = f"the peer has format version {theirs.version}, we have {self._parameters.version}"
+        else:
+            reason = f"the peer has model {theirs.model}, we have {self._parameters.model}"
+        if not self.options.fallback:
+            raise ModelMismatch(reason) if theirs else CallError(reason)
+        self.failure = f"{reason}: a conventional codec is used"
+        _log.warning("%s", self.failure)
+
+    def _check_candidates(self) -> None:
+        if "a=candidate:" not in self.pc.localDescription.sdp:
+            raise PeerUnreachable("this machine has no network address to be reached at")
+
+    def _wire_up(self) -> None:
+        """Set what this connection needs on aiortc's objects, between negotiation and connecting."""
+        transceiver = self._transceiver
+        assert transceiver is not None
+        self.codec = transceiver._codecs[0].name
+        transport: Any = transceiver.receiver.transport
+        agent = transport.transport._connection
+        agent.query_consent = consent(agent, self.heard)
+        transport._srtp_profiles = sorted(transport._srtp_profiles, key=lambda one: one.openssl_profile != _SHORT_TAG)
+        transport._handle_rtp_data = self._guarded(transport._handle_rtp_data)
+        transport._handle_rtcp_data = self._guarded(transport._handle_rtcp_data)
+        self.wire.attach(agent._protocols)
+        if self.codec == hook.CODEC_NAME:
+            self._wire_sgc(transceiver)
+        else:
+            self._wire_conventional(transceiver)
+
+    def _wire_sgc(self, transceiver: Any) -> None:
+        transceiver._headerExtensions = []  # 12 bytes a packet that SGC does not need
+        sender, receiver = transceiver.sender, transceiver.receiver
+        receiver._RTCRtpReceiver__remote_bitrate_estimator = None
+        receiver._send_rtcp = thin_reports(receiver._send_rtcp)
+        sender._send_rtcp = thin_reports(sender._send_rtcp)
+        if self.incoming is not None:
+            receiver._RTCRtpReceiver__jitter_buffer = PacketBuffer(self.incoming.take_packet)
+            receiver._RTCRtpReceiver__nack_generator = self.incoming.nack
+            self._start(self._send_feedback())
+        if self.outgoing is not None:
+            self.rtcp = SenderRtcp(sender._handle_rtcp_packet, self.outgoing, self.rate, sender._ssrc)
+            sender._handle_rtcp_packet = self.rtcp.handle
+
+    def _wire_conventional(self, transceiver: Any) -> None:
+        if self.outgoing is not None:
+            if self._conventional is None:
+                raise CallError("the peer has no SGC, and the background mode forbids to send whole pictures")
+            self.outgoing.conventional = self._conventional
+        if self.incoming is not None and transceiver.receiver.track is not None:
+            self._start(self._show_conventional(transceiver.receiver.track))
+
+    async def _show_conventional(self, track: Any) -> None:
+        with contextlib.suppress(MediaStreamError):
+            while True:
+                frame = await track.recv()
+                while not track._queue.empty() and (newer := track._queue.get_nowait()) is not None:
+                    frame = newer
+                self._on_plain(frame.to_ndarray(format="rgb24"), time.monotonic_ns())
+
+    def _guarded(self, handle: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Coroutine[Any, Any, None]]:
+        """Count what the peer authenticated as a sign of life, and keep its packets from ending the transport."""
+
+        async def guarded(*arguments: Any, **named: Any) -> None:
+            self.heard.note()
+            if self.state == "silent":
+                self._set_state("connected")
+            try:
+                await handle(*arguments, **named)
+            except ConnectionError:
+                raise
+            except Exception as error:
+                self.errors += 1
+                _log.debug("packet ignored: %s: %s", type(error).__name__, error)
+
+        return guarded
+
+    def _riding_block(self, now_ns: int) -> bytes:
+        if self.incoming is None or not self.incoming.schedule.ride(now_ns):
+            return b""
+        return self.incoming.block(now_ns)
+
+    async def _send_feedback(self) -> None:
+        """Feedback that found no reverse packet to ride on goes out by RTCP."""
+        assert self.incoming is not None
+        assert self._transceiver is not None
+        receiver: Any = self._transceiver.receiver
+        schedule = self.incoming.schedule
+        while True:
+            now = time.monotonic_ns()
+            grace = _GRACE_NS if self.outgoing is not None and self.outgoing.counts.sent else 0
+            wait = schedule.alone_at() + grace - now
+            if wait > 0:
+                self._feedback_due.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._feedback_due.wait(), wait / 1e9)
+                continue
+            block = self.incoming.block(now)
+            if not block:
+                schedule.last_ns = now
+                continue
+            own, media = self._transceiver.sender._ssrc, self.incoming.remote_ssrc
+            fci = pack_application_feedback(block)
+            await receiver._send_rtcp(RtcpPsfbPacket(fmt=RTCP_PSFB_APP, ssrc=own, media_ssrc=media, fci=fci))
+
+    def _take_block(self, data: bytes) -> None:
+        if self.rtcp is not None:
+            self.rtcp.take_block(data)
+
+    def _request_intra(self) -> None:
+        assert self._transceiver is not None
+        assert self.incoming is not None
+        receiver: Any = self._transceiver.receiver
+        self._start(receiver._send_rtcp_pli(self.incoming.remote_ssrc))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _watch(self) -> None:
+        while self.state in ("connected", "silent"):
+            await asyncio.sleep(0.25)
+            if self.state == "connected" and self.heard.silent_s > SILENCE_S:
+                self._set_state("silent")
+
+    def _state_changed(self) -> None:
+        state = self.pc.connectionState
+        if state == "connected" and self.state in ("new", "connecting"):
+            self.heard.note()
+            self._set_state("connected")
+            self._start(self._watch())
+        elif state in ("failed", "closed") and self.state != "closed":
+            self.failure = self.failure or "the connection to the peer was lost"
+            self._set_state("failed")
+        elif state == "connecting" and self.state == "new":
+            self._set_state("connecting")
+
+    def _set_state(self, state: str) -> None:
+        if state != self.state:
+            self.state = state
+            if state in ("connected", "failed", "closed"):
+                self._settled.set()
+            self._on_state(state)
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = f"the sender stopped: {error}"
+        self._set_state("failed")

@@ -1,0 +1,120 @@
+"""What a receiver tells its sender: a transport report and the codec's own acknowledgement.
+
+Both travel in one block, which rides on an RTP packet of the other direction when there is one, and in an RTCP
+application-layer feedback packet (RFC 4585, PSFB with FMT 15) when there is none.
+
+How often is decided here. Each RTCP packet costs about 60 bytes on the wire. A picture of this codec depends on one
+key picture and on nothing else, so only the arrival of a key (or the loss of a part of one) is worth a packet of its
+own: it goes out at once, at most 8 times a second. Everything else – loss, queueing delay, rate, acknowledged symbols
+– waits for the next reverse frame or for the beat of 2 a second, which costs 1 kbit/s. At 40 ms one way a key is so
+in use one frame after the round trip, as the references at age 2–3 need.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from streamgc.errors import BitstreamError
+
+URGENT_INTERVAL_NS = 125_000_000
+REGULAR_INTERVAL_NS = 500_000_000
+RIDE_INTERVAL_NS = 125_000_000
+"""Between two blocks that ride on reverse packets, when there is something new but nothing urgent."""
+
+REGULAR_RIDE_NS = 350_000_000
+"""A reverse packet takes a block along after so long, so that none needs a packet of its own."""
+
+_REPORT = struct.Struct("!BBHBB")
+_HAS_REPORT = 1
+_MAGIC = 0x53  # 'S'; a REMB starts with 'R'
+
+
+class Report(NamedTuple):
+    """What the receiver's transport sees of the stream."""
+
+    loss: float  # share of the packets of the last second that did not come, 0..1
+    queue_ms: int  # one-way delay above its recent minimum, 0..1020
+    estimate_kbps: float  # RTP payload the path seems to take, 0..6553
+    newest: int  # number of the newest message, modulo 256
+    held_ms: int  # how long ago it came, 0..255: the sender gets the round-trip time from it
+
+
+class Block(NamedTuple):
+    """One parsed feedback block."""
+
+    report: Report | None
+    codec: bytes  # the codec's feedback; empty = none
+
+
+def pack_block(report: Report | None, codec: bytes) -> bytes:
+    """A feedback block of 1 + 6 + len(codec) bytes."""
+    if report is None:
+        return bytes([0]) + codec
+    fields = _REPORT.pack(
+        min(255, round(report.loss * 255)),
+        min(255, report.queue_ms // 4),
+        min(0xFFFF, round(report.estimate_kbps * 10)),
+        report.newest & 0xFF,
+        min(255, max(0, report.held_ms)),
+    )
+    return bytes([_HAS_REPORT]) + fields + codec
+
+
+def parse_block(data: bytes) -> Block:
+    """Parse a feedback block; raises `BitstreamError` when it is none."""
+    if not data or data[0] > _HAS_REPORT:
+        raise BitstreamError("feedback block of another version")
+    if data[0] != _HAS_REPORT:
+        return Block(None, data[1:])
+    if len(data) < 1 + _REPORT.size:
+        raise BitstreamError("feedback report truncated")
+    loss, queue, estimate, newest, held = _REPORT.unpack_from(data, 1)
+    return Block(Report(loss / 255, queue * 4, estimate / 10, newest, held), data[1 + _REPORT.size :])
+
+
+def pack_application_feedback(block: bytes) -> bytes:
+    """The FCI of an RTCP application-layer feedback packet that holds `block` (at most 255 bytes)."""
+    fci = bytes([_MAGIC, len(block)]) + block
+    return fci + bytes(-len(fci) % 4)
+
+
+def parse_application_feedback(fci: bytes) -> bytes | None:
+    """The block in an FCI, or None when the FCI is not ours; raises `BitstreamError` when it is ours and
+    truncated."""
+    if not fci or fci[0] != _MAGIC:
+        return None
+    if len(fci) < 2 or len(fci) < 2 + fci[1]:
+        raise BitstreamError("application feedback truncated")
+    return fci[2 : 2 + fci[1]]
+
+
+@dataclass
+class FeedbackSchedule:
+    """Decides when a block goes out and by which way.
+
+    The codec's feedback is a state, not an event: the newest replaces what was not sent yet.
+    """
+
+    codec: bytes = b""
+    urgent: bool = False
+    fresh: bool = False  # the codec's feedback was not sent yet
+    last_ns: int = 0
+
+    def update(self, codec: bytes, urgent: bool) -> None:
+        """Take the codec's newest feedback; `urgent` when the sender should hear of it at once."""
+        self.codec, self.fresh = codec, True
+        self.urgent = self.urgent or urgent
+
+    def ride(self, now_ns: int) -> bool:
+        """Whether a reverse packet that leaves now should carry a block."""
+        since = now_ns - self.last_ns
+        return self.urgent or since >= (RIDE_INTERVAL_NS if self.fresh else REGULAR_RIDE_NS)
+
+    def alone_at(self) -> int:
+        """When a block must go out by RTCP if no reverse packet has taken it along, time.monotonic_ns."""
+        return self.last_ns + (URGENT_INTERVAL_NS if self.urgent else REGULAR_INTERVAL_NS)
+
+    def take(self, now_ns: int) -> bytes:
+        """The codec's feedback to put into the block that goes out now."""
+        self.last_ns, self.urgent, self.fresh = now_ns, False, False
+        return self.codec

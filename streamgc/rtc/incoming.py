@@ -1,0 +1,263 @@
+"""The receiving half: packets in, the newest picture out.
+
+`PacketBuffer` stands where aiortc's jitter buffer was. Packets are put together on the event loop; complete messages
+go, in order and all of them, to the codec on a thread of its own, which afterwards renders the newest picture only. A
+slow renderer so skips pictures and never falls behind.
+"""
+
+import asyncio
+import functools
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamgc.errors import BitstreamError
+from streamgc.profiling.spans import Spans
+from streamgc.rtc.estimate import DelayMeter, LossMeter, RateEstimate
+from streamgc.rtc.feedback import FeedbackSchedule, Report, pack_block
+from streamgc.rtc.hook import CLOCK_RATE
+from streamgc.rtc.payload import parse_packet
+from streamgc.rtc.pictures import PictureReceiver, Received, Shown
+from streamgc.rtc.reassembly import Message, Reassembler
+from streamgc.rtc.retransmission import NackWhileUseful
+from streamgc.rtc.worker import Worker
+
+INBOX_MAX = 256
+"""Messages that may wait for the codec; more only wait when it hangs, and then the oldest go."""
+
+PLI_INTERVAL_NS = 500_000_000
+LOSS_NEWS = 0.02
+"""A lost message is news for the sender while the loss it was told of is below this."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class ReceiveCounts:
+    """What became of what arrived, since the start."""
+
+    packets: int = 0
+    payload_bytes: int = 0
+    received: int = 0
+    shown: int = 0
+    freeze_longest_ns: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+class PacketBuffer:
+    """In place of aiortc's jitter buffer: passes every packet on and never keeps one."""
+
+    def __init__(self, take: Callable[[Any], None]) -> None:
+        self._take = take
+
+    def add(self, packet: Any) -> tuple[bool, None]:
+        """For aiortc; nothing ever goes to its decoder thread."""
+        self._take(packet)
+        return False, None
+
+
+class IncomingVideo:
+    """Everything between RTP packets and displayed pictures of one stream."""
+
+    def __init__(
+        self,
+        codec: PictureReceiver,
+        spans: Spans,
+        on_shown: Callable[[Shown, int], None],
+        on_feedback: Callable[[bytes], None],
+        on_report: Callable[[], None],
+        request_intra: Callable[[], None],
+    ) -> None:
+        self.counts = ReceiveCounts()
+        self.reassembler = Reassembler()
+        self.loss, self.delay, self.estimate = LossMeter(), DelayMeter(), RateEstimate()
+        self.schedule = FeedbackSchedule()
+        self.nack = NackWhileUseful()
+        self.remote_ssrc = 0
+        self._codec, self._spans = codec, spans
+        self._on_shown, self._on_feedback = on_shown, on_feedback
+        self._on_report, self._request_intra = on_report, request_intra
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._inbox: deque[Message] = deque()
+        self._filled = asyncio.Event()
+        self._worker = Worker("sgc-decoder")
+        self._stamp: int | None = None  # unwrapped RTP timestamp of the last packet
+        self._newest: tuple[int, int] | None = None  # newest message's number and arrival
+        self._shown_ns = 0
+        self._pli_ns = -PLI_INTERVAL_NS
+        self._failing = False
+        self._told_loss = 0.0
+        self._pump = asyncio.create_task(self._run(), name="sgc-incoming")
+
+    def take_packet(self, packet: Any) -> None:
+        """Take an RTP packet of aiortc; whatever is in it, nothing is raised."""
+        now = time.monotonic_ns()
+        self.counts.packets += 1
+        self.counts.payload_bytes += len(packet.payload)
+        try:
+            parsed = parse_packet(packet.payload)
+        except BitstreamError:
+            self.counts.dropped["malformed packet"] += 1
+            return
+        stamp = self._unwrap_stamp(packet.timestamp)
+        sent_ms = stamp * 1000 / CLOCK_RATE + parsed.delay_ms
+        self.remote_ssrc = packet.ssrc
+        if not self.nack.repaired:
+            self.loss.add(packet.sequence_number, now)
+        if parsed.fragment == 0:
+            self.delay.add(sent_ms, now)
+        self.estimate.add(sent_ms, now, len(packet.payload))
+        self.reassembler.patience_ns = self.nack.patience_ns
+        lost = self.reassembler.counts.lost
+        messages = self.reassembler.push(parsed, packet.sequence_number, now)
+        if parsed.feedback:
+            self._on_feedback(parsed.feedback)
+        self._newest = (self.reassembler.newest, now)
+        self._accept(messages)
+        self._after(lost)
+
+    def report(self, now_ns: int) -> Report | None:
+        """What the sender should know, or None before the first packet."""
+        if self._newest is None:
+            return None
+        number, arrived_ns = self._newest
+        held_ms = min(255, (now_ns - arrived_ns) // 1_000_000)
+        self._told_loss = self.loss.loss(now_ns)
+        return Report(self._told_loss, self.delay.queue_ms, self.estimate.kbps, number & 0xFF, held_ms)
+
+    def block(self, now_ns: int) -> bytes:
+        """A feedback block, for whoever sends it now; empty when there is nothing to say yet."""
+        report = self.report(now_ns)
+        return pack_block(report, self.schedule.take(now_ns)) if report is not None else b""
+
+    def freeze_ns(self, now_ns: int) -> int:
+        """The longest time without a new picture, the present one included."""
+        running = now_ns - self._shown_ns if self._shown_ns else 0
+        return max(self.counts.freeze_longest_ns, running)
+
+    async def close(self) -> None:
+        """Stop the timer, the task and the worker."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._pump.cancel()
+        await asyncio.gather(self._pump, return_exceptions=True)
+        await self._worker.close()
+
+    def _accept(self, messages: list[Message]) -> None:
+        if not messages:
+            return
+        for message in messages:
+            if message.delay_ms >= 0:
+                self._spans.add("reassemble", message.arrived_ns, time.monotonic_ns(), message.number)
+        self._inbox.extend(messages)
+        while len(self._inbox) > INBOX_MAX:
+            self._inbox.popleft()
+            self.counts.dropped["codec too slow"] += 1
+        self._filled.set()
+
+    def _after(self, lost_before: int) -> None:
+        """Set the timer for what is missing, and tell the sender of a loss it does not know of."""
+        if self.reassembler.counts.lost > lost_before and self._told_loss < LOSS_NEWS:
+            self.schedule.urgent = True
+            self._on_report()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self.reassembler.deadline_ns()
+        if deadline is not None:
+            wait = max(0.0, (deadline - time.monotonic_ns()) / 1e9)
+            self._timer = self._loop.call_later(wait, self._expire)
+
+    def _expire(self) -> None:
+        lost = self.reassembler.counts.lost
+        self._timer = None
+        self._accept(self.reassembler.expire(time.monotonic_ns()))
+        self._after(lost)
+
+    async def _run(self) -> None:
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            batch = list(self._inbox)
+            self._inbox.clear()
+            if not batch:
+                continue
+            received, shown = await self._worker.run(functools.partial(self._decode, batch))
+            self._acknowledge(received)
+            if shown is not None:
+                self._show(shown)
+
+    def _decode(self, batch: list[Message]) -> tuple[list[Received], tuple[Shown, int] | None]:
+        """On the worker's thread: all messages in order, then the newest picture."""
+        received = []
+        for message in batch:
+            try:
+                with self._spans.frame(message.number), self._spans("decode"):
+                    received.append(self._codec.receive(message.data, message.arrived_ns))
+            except BitstreamError as error:
+                self._conceal("not decodable", error)
+            except Exception as error:  # a fault in the codec costs a picture, not the call
+                self._conceal("failed to decode", error)
+        if not received:
+            return received, None
+        try:
+            with self._spans.frame(received[-1].number):
+                shown = self._codec.render()
+        except Exception as error:
+            self._conceal("failed to render", error)
+            return received, None
+        return received, (shown, time.monotonic_ns()) if shown is not None else None
+
+    def _conceal(self, cause: str, error: Exception) -> None:
+        self.counts.dropped[cause] += 1
+        if not self._failing:
+            _log.warning("a picture was concealed (%s): %s: %s", cause, type(error).__name__, error)
+        self._failing = True
+        self._call_soon(self._ask_for_intra)
+
+    def _call_soon(self, function: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:
+            return  # the loop has gone
+
+    def _acknowledge(self, received: list[Received]) -> None:
+        self.counts.received += len(received)
+        if not received:
+            return
+        if received[-1].needs_intra:
+            self._ask_for_intra()
+        else:
+            self._failing = False
+        feedback = received[-1].feedback
+        if feedback:
+            self.schedule.update(feedback, any(item.urgent for item in received))
+            self._on_report()
+
+    def _ask_for_intra(self) -> None:
+        now = time.monotonic_ns()
+        if now - self._pli_ns >= PLI_INTERVAL_NS:
+            self._pli_ns = now
+            self._request_intra()
+
+    def _show(self, rendered: tuple[Shown, int]) -> None:
+        shown, rendered_ns = rendered
+        now = time.monotonic_ns()
+        self._spans.add("display", rendered_ns, now, shown.number)
+        if self._shown_ns:
+            self.counts.freeze_longest_ns = max(self.counts.freeze_longest_ns, now - self._shown_ns)
+        self._shown_ns = now
+        self.counts.shown += 1
+        self._on_shown(shown, now)
+
+    def _unwrap_stamp(self, stamp: int) -> int:
+        if self._stamp is None:
+            self._stamp = stamp
+        ahead = (stamp - self._stamp + 0x80000000 & 0xFFFFFFFF) - 0x80000000
+        full = self._stamp + ahead
+        self._stamp = max(self._stamp, full)
+        return full

@@ -1,0 +1,197 @@
+"""The sending half: newest picture in, packets out.
+
+aiortc's sender asks its track for the next thing to send and waits; the track takes the newest captured picture, has
+the codec encode it on a thread of its own, and returns the packets. So a slow encoder never builds delay: the
+pictures in between are replaced, and counted.
+"""
+
+import fractions
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import av
+from aiortc import MediaStreamTrack
+from aiortc.mediastreams import MediaStreamError
+
+from streamgc.errors import BitstreamError
+from streamgc.profiling.spans import Spans
+from streamgc.rtc.feedback import Report
+from streamgc.rtc.hook import CLOCK_RATE, Outgoing
+from streamgc.rtc.payload import REPEATS_MAX, packetise
+from streamgc.rtc.pictures import Captured, Encoded, NewestSlot, Picture, PictureSender
+from streamgc.rtc.rate import RateControl
+from streamgc.rtc.worker import Worker
+
+FAILURES_MAX = 15
+"""Pictures in a row that the codec may fail on before the call is given up."""
+
+INTRA_INTERVAL_NS = 500_000_000
+"""At most so often is the codec asked for an intra message, however many are requested."""
+
+REPEAT_MAX_BYTES = 500
+"""What is longer than this is not repeated: the codec sees to it that long objects arrive."""
+
+_TIME_BASE = fractions.Fraction(1, CLOCK_RATE)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class SendCounts:
+    """What became of the pictures, since the start."""
+
+    captured: int = 0
+    sent: int = 0
+    packets: int = 0
+    payload_bytes: int = 0
+    repeats: int = 0
+    intra_requested: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class _Orders:
+    """What has to be told to the codec before its next picture."""
+
+    feedback: bytes = b""
+    intra: bool = False
+    kbps: float = 0.0
+
+
+class OutgoingVideo(MediaStreamTrack):
+    """The video track of an SGC sender. With `conventional` set it hands pictures to aiortc's own encoder instead."""
+
+    kind = "video"
+
+    def __init__(
+        self,
+        codec: PictureSender,
+        rate: RateControl,
+        spans: Spans,
+        feedback_block: Callable[[int], bytes],
+        on_sent: Callable[[int, Captured, Encoded], None] = lambda number, captured, encoded: None,
+        on_failed: Callable[[Exception], None] = lambda error: None,
+    ) -> None:
+        super().__init__()
+        self.counts = SendCounts()
+        self.rtt_ms: float | None = None
+        self.conventional: Callable[[Picture], Picture] | None = None
+        self._codec, self._rate, self._spans = codec, rate, spans
+        self._feedback_block, self._on_sent, self._on_failed = feedback_block, on_sent, on_failed
+        self._slot: NewestSlot[Captured] = NewestSlot(lambda: self._drop("replaced before encoding"))
+        self._worker = Worker("sgc-encoder")
+        self._number = 0
+        self._orders = _Orders()
+        self._intra_ns = -INTRA_INTERVAL_NS
+        self._failures = 0
+        self._earlier: deque[bytes] = deque(maxlen=REPEATS_MAX)
+        self._sent_ns: dict[int, int] = {}
+
+    def put(self, captured: Captured) -> None:
+        """Hand over a picture; if the codec is busy it waits, until a newer one replaces it."""
+        self.counts.captured += 1
+        self._slot.put(captured)
+
+    async def recv(self) -> Any:
+        """For aiortc: the packets of the next picture (or the picture itself, for a conventional codec)."""
+        while self.readyState == "live":
+            captured = await self._slot.take()
+            if self.conventional is not None:
+                return self._plain(captured, self.conventional)
+            outgoing = await self._next(captured)
+            if outgoing is not None:
+                return outgoing
+        raise MediaStreamError
+
+    def request_intra(self) -> None:
+        """The far side asked for a picture that decodes by itself (PLI)."""
+        now = time.monotonic_ns()
+        if now - self._intra_ns >= INTRA_INTERVAL_NS:
+            self._intra_ns, self._orders.intra = now, True
+            self.counts.intra_requested += 1
+
+    def feedback(self, data: bytes) -> None:
+        """Take the codec's feedback from the far side; it reaches the codec before its next picture."""
+        self._orders.feedback = data
+
+    def report(self, report: Report, now_ns: int) -> None:
+        """Take the transport's report from the far side."""
+        self._rate.report(report)
+        sent = self._sent_ns.get(report.newest)
+        if sent is not None and report.held_ms < 255:
+            measured = (now_ns - sent) / 1e6 - report.held_ms
+            if measured >= 0:
+                self.rtt_ms = measured if self.rtt_ms is None else 0.8 * self.rtt_ms + 0.2 * measured
+
+    async def close(self) -> None:
+        """Stop handing out pictures and end the worker."""
+        self.stop()
+        await self._worker.close()
+
+    async def _next(self, captured: Captured) -> Outgoing | None:
+        orders, self._orders = self._orders, _Orders()
+        orders.kbps = self._rate.message_kbps
+        number = self._number
+        try:
+            encoded = await self._worker.run(lambda: self._encode(captured, number, orders))
+            message = encoded.message
+            payloads = self._packetise(number, captured, message) if message else []
+        except Exception as error:  # whatever the codec raises costs one picture, not the call
+            self._orders.intra = self._orders.intra or orders.intra
+            self._fail(error)
+            return None
+        self._failures = 0
+        if not payloads:
+            self._drop("skipped by the codec")
+            return None
+        self._number += 1
+        self.counts.sent += 1
+        self.counts.packets += len(payloads)
+        self.counts.payload_bytes += sum(map(len, payloads))
+        self._earlier.appendleft(encoded.repeat if len(encoded.repeat) <= REPEAT_MAX_BYTES else b"")
+        self._on_sent(number, captured, encoded)
+        return Outgoing(payloads, captured.captured_ns * CLOCK_RATE // 1_000_000_000 & 0xFFFFFFFF)
+
+    def _encode(self, captured: Captured, number: int, orders: _Orders) -> Encoded:
+        """On the worker's thread."""
+        if orders.feedback:
+            try:
+                self._codec.feedback(orders.feedback)
+            except BitstreamError as error:
+                _log.info("feedback ignored: %s", error)
+        if orders.intra:
+            self._codec.request_intra()
+        self._codec.set_rate(orders.kbps)
+        with self._spans.frame(number):
+            return self._codec.encode(captured.picture, number, captured.captured_ns)
+
+    def _packetise(self, number: int, captured: Captured, message: bytes) -> list[bytes]:
+        with self._spans("packetise", frame=number):
+            now = time.monotonic_ns()
+            repeats = tuple(self._earlier)[: self._rate.depth]
+            self.counts.repeats += sum(1 for old in repeats if old)
+            self._sent_ns[number & 0xFF] = now
+            delay_ms = (now - captured.captured_ns) // 1_000_000
+            return packetise(number, message, delay_ms, repeats, self._feedback_block(now))
+
+    def _plain(self, captured: Captured, convert: Callable[[Picture], Picture]) -> av.VideoFrame:
+        frame = av.VideoFrame.from_ndarray(convert(captured.picture), format="rgb24").reformat(format="yuv420p")
+        frame.pts = captured.captured_ns * CLOCK_RATE // 1_000_000_000
+        frame.time_base = _TIME_BASE
+        self.counts.sent += 1
+        return frame
+
+    def _drop(self, cause: str) -> None:
+        self.counts.dropped[cause] += 1
+
+    def _fail(self, error: Exception) -> None:
+        self._drop("failed to encode")
+        self._failures += 1
+        if self._failures == 1:
+            _log.warning("a picture could not be encoded: %s: %s", type(error).__name__, error)
+        if self._failures == FAILURES_MAX:
+            self._on_failed(error)

@@ -1,0 +1,96 @@
+"""A picture codec of a few lines for the tests of transport and call: real bytes, no networks."""
+
+import struct
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamgc.errors import BitstreamError
+from streamgc.rtc.pictures import Picture
+
+MAGIC = b"fake"
+_HEADER = struct.Struct("!4sIBBBH")
+_FEEDBACK = struct.Struct("!II")
+
+
+@dataclass(frozen=True)
+class FakeEncoded:
+    message: bytes
+    repeat: bytes
+
+
+@dataclass(frozen=True)
+class FakeReceived:
+    number: int
+    feedback: bytes
+    urgent: bool
+    needs_intra: bool
+
+
+@dataclass(frozen=True)
+class FakeShown:
+    picture: Picture
+    number: int
+
+
+class FakeSender:
+    """Codes a picture as its mean colour, padded to `size` bytes; the first message and those asked for are intra."""
+
+    def __init__(self, size: int = 80, encode_s: float = 0.0) -> None:
+        self.size, self.encode_s = size, encode_s
+        self.intra = True
+        self.intra_numbers: list[int] = []
+        self.acknowledged = -1
+        self.rates: list[float] = []
+
+    def encode(self, frame: Picture, number: int, captured_at: int) -> FakeEncoded:
+        time.sleep(self.encode_s)
+        if self.intra:
+            self.intra_numbers.append(number)
+        colour = frame.reshape(-1, 3).mean(0).round().astype(int)
+        head = _HEADER.pack(MAGIC, number, *(int(value) for value in colour), self.intra)
+        self.intra = False
+        message = head.ljust(self.size, b"\xa5")
+        return FakeEncoded(message, message)
+
+    def feedback(self, data: bytes) -> None:
+        if len(data) != _FEEDBACK.size:
+            raise BitstreamError("fake feedback of wrong size")
+        self.acknowledged = max(self.acknowledged, _FEEDBACK.unpack(data)[0])
+
+    def request_intra(self) -> None:
+        self.intra = True
+
+    def set_rate(self, kbps: float) -> None:
+        self.rates.append(kbps)
+
+
+class FakeReceiver:
+    """Shows the mean colour; needs an intra message first."""
+
+    def __init__(self, render_s: float = 0.0) -> None:
+        self.render_s = render_s
+        self.numbers: list[int] = []
+        self.intra_seen = False
+        self._newest: tuple[int, tuple[int, int, int]] | None = None
+        self._urgent = False
+
+    def receive(self, message: bytes, arrived_at: int) -> FakeReceived:
+        if len(message) < _HEADER.size or not message.startswith(MAGIC):
+            raise BitstreamError("no fake message")
+        _, number, red, green, blue, intra = _HEADER.unpack_from(message)
+        self.numbers.append(number)
+        self.intra_seen = self.intra_seen or bool(intra)
+        if self.intra_seen:
+            self._newest = (number, (red, green, blue))
+        feedback = _FEEDBACK.pack(number, len(self.numbers))
+        return FakeReceived(number, feedback, urgent=bool(intra), needs_intra=not self.intra_seen)
+
+    def render(self) -> FakeShown | None:
+        time.sleep(self.render_s)
+        if self._newest is None:
+            return None
+        number, colour = self._newest
+        self._newest = None
+        return FakeShown(np.full((16, 16, 3), colour, np.uint8), number)
