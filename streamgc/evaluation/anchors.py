@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from streamgc.errors import InputError
 from streamgc.evaluation.clips import Clip
+from streamgc.evaluation.metrics import Trunk
 from streamgc.evaluation.ratio import Point, payload_rate
 from streamgc.evaluation.rivals import conventional, variants
 from streamgc.evaluation.scores import Scorer
@@ -91,20 +92,22 @@ class Anchors:
         setting: Setting | None = None,
         targets: Sequence[float] = TARGETS,
         say: Say = _silent,
+        trunks: Sequence[Trunk] = ("alex",),
     ) -> list[Row]:
-        """Measures what is missing of one clip, saves, and returns all its rows.
+        """Measures what is missing of one clip, saves if anything was, and returns all its rows.
 
-        A row counts as missing until it holds every trunk the scorer has. A coding the encoder refuses is said
-        and left out. Raises InputError where the clip shows no person.
+        A row counts as missing until it holds every one of `trunks`; R needs AlexNet's only. A coding
+        the encoder refuses is said and left out. Raises InputError where the clip shows no person.
         """
         asked = setting or Setting()
         codec = conventional("svtav1", asked.preset)
+        added = False
         known = {(row["codec"], row["target"]): row for row in self.of(clip.name, clip.digest, asked)}
         for variant, given in variants(clip.frames, scorer.masks(clip.frames)).items():
             for target in targets:
                 name = f"svtav1-{variant}"
                 old = known.get((name, target))
-                if old is not None and all(trunk in old for trunk in scorer.trunks):
+                if old is not None and all(trunk in old for trunk in trunks):
                     continue
                 try:
                     coded = codec.encode(given.frames, clip.fps, target)
@@ -125,8 +128,10 @@ class Anchors:
                 if old is not None:
                     self.rows.remove(old)
                 self.rows.append(row)
+                added = True
                 say(json.dumps(row))
-        self.save()
+        if added:
+            self.save()
         return self.of(clip.name, clip.digest, asked)
 
 
@@ -138,11 +143,14 @@ def compute_anchors(
     targets: Sequence[float] = TARGETS,
     say: Say = _silent,
 ) -> Anchors:
-    """Brings an anchors file up to date for all `clips`; those without a person are said and left out."""
+    """Brings an anchors file up to date for all `clips` and all the scorer's trunks.
+
+    Clips without a person are said and left out.
+    """
     anchors = Anchors(path)
     for clip in clips:
         try:
-            anchors.complete(clip, scorer, setting, targets, say)
+            anchors.complete(clip, scorer, setting, targets, say, scorer.trunks)
         except InputError as error:
             say(f"{clip.name}: {error}")
     return anchors

@@ -7,6 +7,7 @@ picture at the start and rate control free to spend bits where it likes.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,7 @@ from PIL import Image
 from streamgc.errors import BackendMissing, InputError
 from streamgc.evaluation.clips import Frame
 from streamgc.evaluation.person import Mask
+from streamgc.evaluation.ratio import payload_rate
 
 
 class Coded(NamedTuple):
@@ -35,8 +37,10 @@ class Coded(NamedTuple):
 class ClipCodec(Protocol):
     """Anything that can code a clip; SGC's own implementation lives in the pipeline."""
 
-    def encode(self, frames: list[Frame], fps: int, kbps: float, ack_delay_ms: float) -> tuple[list[Frame], list[int]]:
-        """Decoded pictures and message sizes in bytes, one each a frame; a `Coded` may be returned as well."""
+    def encode(
+        self, frames: list[Frame], fps: int, kbps: float, ack_delay_ms: float
+    ) -> Coded | tuple[list[Frame], list[int]]:
+        """Decoded pictures and message sizes in bytes, one each a frame; `Coded` also tells the milliseconds."""
 
 
 class Settings(NamedTuple):
@@ -52,13 +56,13 @@ _VPX = {"deadline": "realtime", "lag-in-frames": "0", "auto-alt-ref": "0", "erro
 CONVENTIONAL = {
     "svtav1": Settings("libsvtav1", "libdav1d", {"preset": "6", "svtav1-params": "pred-struct=1:rc=2"}),
     "vp9": Settings("libvpx-vp9", "vp9", {**_VPX, "cpu-used": "5", "aq-mode": "3"}),
-    "vp8": Settings("libvpx", "vp8", {**_VPX, "cpu-used": "-4"}),
+    "vp8": Settings("libvpx", "vp8", {**_VPX, "cpu-used": "-1"}),
     "x265": Settings(
         "libx265",
         "hevc",
-        {"preset": "veryfast", "tune": "zerolatency", "x265-params": "pools=1:frame-threads=1:log-level=none"},
+        {"preset": "slow", "tune": "zerolatency", "x265-params": "pools=1:frame-threads=1:log-level=none"},
     ),
-    "x264": Settings("libx264", "h264", {"preset": "veryfast", "tune": "zerolatency", "threads": "1"}),
+    "x264": Settings("libx264", "h264", {"preset": "medium", "tune": "zerolatency", "threads": "1"}),
 }
 
 
@@ -123,6 +127,36 @@ class ConventionalCodec:
             raise InputError(f"{self.settings.encoder} at {kbps:g} kbps: {error}") from error
         per_frame = 1000 / len(frames)
         return Coded(pictures, sizes, encode_time * per_frame, decode_time * per_frame)
+
+
+def coded_at(
+    codec: ClipCodec, frames: list[Frame], fps: int, kbps: float, ack_delay_ms: float = 0, tries: int = 6
+) -> tuple[Coded, float]:
+    """The coding whose actual payload comes nearest to `kbps`, and the rate the codec was asked for to get it.
+
+    At a few kbit/s every conventional rate control misses its target, so it is asked again until within 5 %, at
+    most `tries` times. What no target reaches (a codec's coarsest quantiser) is left at the nearest found, and a
+    target it refuses or meets only by dropping frames ends the search. Raises what the codec raises at `kbps`.
+    """
+    asked = kbps
+    found: list[tuple[float, float, Coded]] = []
+    for _ in range(tries):
+        try:
+            coded = Coded(*codec.encode(frames, fps, asked, ack_delay_ms))
+            actual = payload_rate(coded.sizes, fps).kbps
+        except InputError:
+            if not found:
+                raise
+            break
+        if len(coded.frames) != len(frames) and found:
+            break
+        miss = abs(math.log(max(actual, 0.01) / kbps))
+        found.append((miss, round(asked, 3), coded))
+        if miss < 0.05:
+            break
+        asked *= min(3.0, max(1 / 3, kbps / max(actual, 0.01)))
+    _, best_asked, best = min(found, key=lambda entry: entry[0])
+    return best, best_asked
 
 
 def _to_yuv(frame: Frame, index: int, time_base: Fraction) -> av.VideoFrame:
