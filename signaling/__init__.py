@@ -1,0 +1,6 @@
+"""The rendezvous server: rooms of two in which peers exchange session descriptions, and nothing else."""
+
+from .server import create_app, log_to_stderr, running, serve
+from .settings import Settings
+
+__all__ = ["Settings", "create_app", "log_to_stderr", "running", "serve"]

@@ -1,0 +1,118 @@
+"""What clients and the rendezvous server say to each other: JSON over a WebSocket, typed and of limited size.
+
+The order: `Join` → `Joined` (or `Refused`); when both peers are there the one that came second sends
+`Describe(offer)`, the other answers with `Describe(answer)`. A peer that comes back after an outage joins with the
+`peer` it was given and takes its old place.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+
+from streamgc.errors import SignallingError
+
+Parsed = TypeVar("Parsed")
+
+PROTOCOL = 1
+MESSAGE_MAX = 65_536
+"""Bytes of one WebSocket message."""
+
+Room = Annotated[str, msgspec.Meta(min_length=16, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
+PeerId = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[A-Za-z0-9_-]*$")]
+DescriptionText = Annotated[str, msgspec.Meta(max_length=32_768)]
+
+
+class Refusal(StrEnum):
+    """Why the server refuses; each is a kind in its metrics."""
+
+    MALFORMED = "malformed"
+    WRONG_VERSION = "wrong-version"
+    NO_SUCH_ROOM = "no-such-room"
+    ROOM_FULL = "room-full"
+    ALREADY_JOINED = "already-joined"
+    NOT_JOINED = "not-joined"
+    NO_PEER = "no-peer"
+    TOO_FAST = "too-fast"
+    TOO_MANY = "too-many"
+    REPLACED = "replaced"
+    EXPIRED = "expired"
+
+
+class Join(msgspec.Struct, tag="join", frozen=True, forbid_unknown_fields=True):
+    """Enter a room."""
+
+    room: Room
+    protocol: int = PROTOCOL
+    peer: PeerId = ""
+
+
+class Describe(msgspec.Struct, tag="describe", frozen=True, forbid_unknown_fields=True):
+    """A session description for the other peer; the server passes it on unread."""
+
+    kind: Literal["offer", "answer"]
+    text: DescriptionText
+
+
+class Leave(msgspec.Struct, tag="leave", frozen=True, forbid_unknown_fields=True):
+    """Leave the room for good."""
+
+
+class Joined(msgspec.Struct, tag="joined", frozen=True):
+    """You are in; with a peer present it is on you to make the offer."""
+
+    peer_present: bool
+    peer: PeerId
+
+
+class PeerJoined(msgspec.Struct, tag="peer-joined", frozen=True):
+    """The other one has come (or come back) and will make an offer."""
+
+
+class PeerLeft(msgspec.Struct, tag="peer-left", frozen=True):
+    """The other one has gone."""
+
+
+class Refused(msgspec.Struct, tag="refused", frozen=True):
+    """What was asked for is not done."""
+
+    code: Refusal
+    text: str
+
+
+FromClient = Join | Describe | Leave
+FromServer = Joined | PeerJoined | PeerLeft | Describe | Refused
+
+
+class RoomMade(msgspec.Struct, frozen=True):
+    """The answer to `POST /rooms`."""
+
+    room: Room
+
+
+_FROM_CLIENT: msgspec.json.Decoder[FromClient] = msgspec.json.Decoder(FromClient)
+_FROM_SERVER: msgspec.json.Decoder[FromServer] = msgspec.json.Decoder(FromServer)
+
+
+def encode(message: FromClient | FromServer | RoomMade) -> bytes:
+    """The message as JSON."""
+    return msgspec.json.encode(message)
+
+
+def parse_from_client(data: bytes | str) -> FromClient:
+    """Raises `SignallingError` for anything that is no message of a client."""
+    return _parse(_FROM_CLIENT, data)
+
+
+def parse_from_server(data: bytes | str) -> FromServer:
+    """Raises `SignallingError` for anything that is no message of a server."""
+    return _parse(_FROM_SERVER, data)
+
+
+def _parse(decoder: msgspec.json.Decoder[Parsed], data: bytes | str) -> Parsed:
+    if len(data) > MESSAGE_MAX:
+        raise SignallingError(f"a signalling message of more than {MESSAGE_MAX} bytes")
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise SignallingError("not a signalling message") from error

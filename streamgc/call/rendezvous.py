@@ -1,0 +1,134 @@
+"""The client's side of the rendezvous server."""
+
+import asyncio
+import contextlib
+from types import TracebackType
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from streamgc.call.messages import (
+    MESSAGE_MAX,
+    FromClient,
+    FromServer,
+    Join,
+    Joined,
+    Leave,
+    Refused,
+    RoomMade,
+    encode,
+    parse_from_server,
+)
+from streamgc.errors import SignallingError
+
+REPLY_S = 10.0
+"""The longest wait for the server's answer."""
+
+
+def server_url(text: str) -> str:
+    """The base URL of a server as a user writes it: `host:port`, http, https, ws or wss; raises `SignallingError`."""
+    parts = urlsplit(text if "://" in text else f"http://{text}")
+    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if scheme not in ("http", "https") or not parts.hostname or port == -1:
+        raise SignallingError(f"not the address of a signalling server: {text}")
+    return f"{scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+async def make_room(server: str, ticket: str = "") -> str:
+    """Ask for a new room; returns its token. Raises `SignallingError`."""
+    url = server_url(server)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(REPLY_S)) as session,
+            session.post(f"{url}/rooms", headers=_authorization(ticket)) as reply,
+        ):
+            if reply.status != 200:
+                raise SignallingError(f"the signalling server refused: {(await reply.text())[:200]}")
+            return msgspec.json.decode(await reply.read(), type=RoomMade).room
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise SignallingError(f"no signalling server at {url}") from error
+    except msgspec.MsgspecError as error:
+        raise SignallingError(f"what answers at {url} is no signalling server") from error
+
+
+class Rendezvous:
+    """One place in one room.
+
+    async with Rendezvous(server, room) as rendezvous:
+        await rendezvous.send(Describe("offer", text))
+        message = await rendezvous.receive()
+    """
+
+    def __init__(self, server: str, room: str, ticket: str = "", peer: str = "") -> None:
+        self.peer = peer  # given by the server; kept, it gets the place back after an outage
+        self.peer_present = False
+        self._url, self._room, self._ticket = server_url(server), room, ticket
+        self._session: aiohttp.ClientSession | None = None
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+
+    async def __aenter__(self) -> "Rendezvous":
+        try:
+            await self._join()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(SignallingError):
+            await self.send(Leave())
+        await self._close()
+
+    async def send(self, message: FromClient) -> None:
+        """Raises `SignallingError` when the server is gone."""
+        if self._socket is None or self._socket.closed:
+            raise SignallingError("the signalling server is gone")
+        try:
+            await self._socket.send_str(encode(message).decode())
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise SignallingError("the signalling server is gone") from error
+
+    async def receive(self) -> FromServer:
+        """The next message; raises `SignallingError` when the server is gone or refuses."""
+        assert self._socket is not None
+        message = await self._socket.receive()
+        if message.type is not aiohttp.WSMsgType.TEXT:
+            raise SignallingError("the signalling server is gone")
+        parsed = parse_from_server(message.data)
+        if isinstance(parsed, Refused):
+            raise SignallingError(parsed.text)
+        return parsed
+
+    async def _join(self) -> None:
+        self._session = aiohttp.ClientSession()
+        try:
+            async with asyncio.timeout(REPLY_S):
+                self._socket = await self._session.ws_connect(
+                    f"{self._url}/ws", headers=_authorization(self._ticket), heartbeat=10.0, max_msg_size=MESSAGE_MAX
+                )
+                await self.send(Join(self._room, peer=self.peer))
+                reply = await self.receive()
+        except aiohttp.WSServerHandshakeError as error:
+            raise SignallingError(f"the signalling server refused: {error.status}") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise SignallingError(f"no signalling server at {self._url}") from error
+        if not isinstance(reply, Joined):
+            raise SignallingError("the signalling server answered out of turn")
+        self.peer, self.peer_present = reply.peer, reply.peer_present
+
+    async def _close(self) -> None:
+        if self._socket is not None:
+            await self._socket.close()
+        if self._session is not None:
+            await self._session.close()
+
+
+def _authorization(ticket: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {ticket}"} if ticket else {}
