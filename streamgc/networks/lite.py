@@ -1,0 +1,183 @@
+"""The lite family: real time on two CPU cores. Encoder E, reference features, generator G of the call model.
+
+    blanked picture x, matte, key ──▶ E ──▶ latent ──q──▶ ŵ (8 × H/16 × W/16, L = 5)
+    key ──▶ Reference ──▶ f4, f8, f16                         (once a key)
+    ŵ, plane, key, f4, f8, f16 ──▶ G ──▶ RGB + alpha
+
+G first decodes a flow from ŵ and the key's features, warps the key and its features along it, then adds what the key does not hold.
+Pictures are float RGB in [0, 1] here; ``networks/lite_export.py`` wraps them with uint8 in and out.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CHANNELS = 8
+"""Channels of ŵ; nested, so that the first 2 or 4 alone are a valid code."""
+CELL = 16
+"""Picture pixels along the side of one cell of ŵ."""
+LEVELS = 5
+LATENT_MAX = 2.4
+"""The latent's range is ±2.4: beyond the outer centres, so that ±2 are reached before saturation."""
+PLANES = 3
+"""Values of the plane: 0 synthesised, 1 kept, 2 lost."""
+WIDTH_4, WIDTH_8, WIDTH_16 = 32, 64, 160
+FLOW_LIMIT = 48.0
+"""Largest coarse motion between key and picture, in picture pixels."""
+
+
+class Features(NamedTuple):
+    """What G reads of a key: (B, 32, H/4, W/4), (B, 64, H/8, W/8), (B, 160, H/16, W/16)."""
+
+    f4: Tensor
+    f8: Tensor
+    f16: Tensor
+
+
+class Generated(NamedTuple):
+    """G's outputs: ``picture`` (B, 3, H, W) in about [0, 1], ``alpha`` logits (B, 1, H, W), ``warped`` the key along the flow,
+    ``flow`` (B, 2, H/8, W/8) in picture pixels (x, y): where in the key each pixel comes from."""
+
+    picture: Tensor
+    alpha: Tensor
+    warped: Tensor
+    flow: Tensor
+
+
+class Residual(nn.Module):
+    """Pre-activation block of two 3×3 convolutions, near identity at the start."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        with torch.no_grad():
+            self.second.weight.mul_(0.1)
+            nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = x + self.second(F.leaky_relu(self.first(F.leaky_relu(x, 0.1)), 0.1))
+        return result
+
+
+class Encoder(nn.Module):
+    """E: what the key does not say about the picture, in 8 channels a cell."""
+
+    def __init__(self, channels: int = CHANNELS) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(7 * 16, WIDTH_4, 3, padding=1),
+            Residual(WIDTH_4),
+            nn.Conv2d(WIDTH_4, WIDTH_8, 3, stride=2, padding=1),
+            Residual(WIDTH_8),
+            nn.Conv2d(WIDTH_8, WIDTH_16, 3, stride=2, padding=1),
+            Residual(WIDTH_16),
+            Residual(WIDTH_16),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(WIDTH_16, channels, 3, padding=1),
+        )
+
+    def forward(self, picture: Tensor, matte: Tensor, key: Tensor) -> Tensor:
+        """``picture`` (B, 3, H, W) blanked, ``matte`` (B, 1, H, W) 1 = kept, ``key`` (B, 3, H, W) → latent (B, 8, h, w) in ±2.4."""
+        latent: Tensor = self.body(torch.cat([picture - 0.5, matte - 0.5, key - 0.5], 1))
+        return LATENT_MAX * torch.tanh(latent / LATENT_MAX)
+
+
+class Reference(nn.Module):
+    """The features of a key picture, computed once and kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to4 = nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, WIDTH_4, 3, padding=1), Residual(WIDTH_4))
+        self.to8 = nn.Sequential(nn.Conv2d(WIDTH_4, WIDTH_8, 3, stride=2, padding=1), Residual(WIDTH_8))
+        self.to16 = nn.Sequential(nn.Conv2d(WIDTH_8, WIDTH_16, 3, stride=2, padding=1), Residual(WIDTH_16))
+
+    def forward(self, key: Tensor) -> Features:
+        f4 = self.to4(key - 0.5)
+        f8 = self.to8(f4)
+        return Features(f4, f8, self.to16(f8))
+
+
+class Generator(nn.Module):
+    """G: the picture from the code, the plane and one key."""
+
+    def __init__(self, channels: int = CHANNELS) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(2 * channels + PLANES + WIDTH_16, WIDTH_16, 3, padding=1)
+        self.coarse = nn.Sequential(*[Residual(WIDTH_16) for _ in range(3)])
+        self.flow16 = nn.Conv2d(WIDTH_16, 2, 3, padding=1)
+        self.join16 = nn.Conv2d(2 * WIDTH_16, WIDTH_16, 1)
+        self.last16 = Residual(WIDTH_16)
+        self.up8 = nn.Sequential(nn.Conv2d(WIDTH_16, WIDTH_8 * 4, 1), nn.PixelShuffle(2))
+        self.join8 = nn.Conv2d(2 * WIDTH_8, WIDTH_8, 3, padding=1)
+        self.body8 = Residual(WIDTH_8)
+        self.flow8 = nn.Conv2d(WIDTH_8, 2, 3, padding=1)
+        self.rejoin8 = nn.Conv2d(2 * WIDTH_8, WIDTH_8, 1)
+        self.last8 = Residual(WIDTH_8)
+        self.up4 = nn.Sequential(nn.Conv2d(WIDTH_8, WIDTH_4 * 4, 1), nn.PixelShuffle(2))
+        self.join4 = nn.Conv2d(2 * WIDTH_4, WIDTH_4, 3, padding=1)
+        self.body4 = nn.Sequential(Residual(WIDTH_4), Residual(WIDTH_4))
+        self.out = nn.Sequential(nn.LeakyReLU(0.1), nn.Conv2d(WIDTH_4, 5 * 16, 3, padding=1), nn.PixelShuffle(4))
+        with torch.no_grad():
+            for head in (self.flow16, self.flow8):
+                head.weight.mul_(0.1)
+                nn.init.zeros_(head.bias)
+            last = self.out[1]
+            assert isinstance(last, nn.Conv2d)
+            last.weight.mul_(0.1)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, symbols: Tensor, present: Tensor, plane: Tensor, key: Tensor, features: Features) -> Generated:
+        """``symbols`` (B, 8, h, w) in [-2, 2], ``present`` (B, 8, 1, 1) 1 = sent, ``plane`` one-hot (B, 3, h, w), ``key`` (B, 3, H, W)."""
+        kept = plane[:, 1:2]
+        code = torch.cat([symbols * kept * present, present.expand_as(symbols), plane], 1)
+        x = self.embed(torch.cat([code, features.f16], 1))
+        x = self.coarse(x)
+        flow = FLOW_LIMIT * torch.tanh(self.flow16(x) / 4)
+        x = self.last16(x + self.join16(torch.cat([x, warp(features.f16, flow, 16)], 1)))
+        x = self.up8(x)
+        flow = F.interpolate(flow, scale_factor=2.0, mode="bilinear", align_corners=False)
+        x = x + self.join8(torch.cat([x, warp(features.f8, flow, 8)], 1))
+        x = self.body8(x)
+        flow = flow + 4 * self.flow8(x)
+        x = self.last8(x + self.rejoin8(torch.cat([x, warp(features.f8, flow, 8)], 1)))
+        x = self.up4(x)
+        flow4 = F.interpolate(flow, scale_factor=2.0, mode="bilinear", align_corners=False)
+        x = x + self.join4(torch.cat([x, warp(features.f4, flow4, 4)], 1))
+        out = self.out(self.body4(x))
+        warped = warp(key, F.interpolate(flow, scale_factor=8.0, mode="bilinear", align_corners=False), 1)
+        gate = torch.sigmoid(out[:, 4:5] + 2.0)
+        picture = gate * warped + (1 - gate) * 0.5 + out[:, :3]
+        return Generated(picture, out[:, 3:4], warped, flow)
+
+
+def warp(source: Tensor, flow: Tensor, stride: int) -> Tensor:
+    """Sample ``source`` (B, C, a, b) at each place plus ``flow`` (B, 2, a, b); beyond the edge, the edge is repeated.
+
+    ``flow`` is in pixels of the full picture (x, y); ``stride`` is the picture pixels per pixel of ``source``.
+    """
+    height, width = source.shape[-2:]
+    rows = torch.arange(height, device=source.device, dtype=torch.float32)
+    columns = torch.arange(width, device=source.device, dtype=torch.float32)
+    x = columns.view(1, 1, width) + flow[:, 0].float() / stride
+    y = rows.view(1, height, 1) + flow[:, 1].float() / stride
+    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
+    sampled = F.grid_sample(source.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled.to(source.dtype)
+
+
+def quantise(latent: Tensor, hardness: float = 2.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Differentiable q of the paper (eq. 2's soft assignment): hard symbols forward, soft gradient backward.
+
+    Returns (symbols with the soft gradient, hard symbols, soft assignment probabilities (..., 5)).
+    """
+    centres = torch.arange(-2, 3, device=latent.device, dtype=latent.dtype)
+    hard = latent.detach().round().clamp(-2, 2)
+    probabilities = torch.softmax(-hardness * (latent.unsqueeze(-1) - centres) ** 2, -1)
+    soft = (probabilities * centres).sum(-1)
+    return soft + (hard - soft).detach(), hard, probabilities

@@ -1,0 +1,53 @@
+"""The lite networks as they are shipped: uint8 pictures (1, H, W, C) in and out, so that no caller scales or transposes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from streamgc.networks.lite import PLANES, Encoder, Features, Generator, Reference
+
+
+def to_planes(picture: Tensor) -> Tensor:
+    """uint8 (1, H, W, C) → float (1, C, H, W) in [0, 1]."""
+    return picture.to(torch.float32).permute(0, 3, 1, 2) * (1 / 255)
+
+
+class ShippedEncoder(nn.Module):
+    """``picture``, ``matte``, ``key`` uint8 → ``latent`` float (1, 8, h, w)."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, picture: Tensor, matte: Tensor, key: Tensor) -> Tensor:
+        latent: Tensor = self.encoder(to_planes(picture), to_planes(matte), to_planes(key))
+        return latent
+
+
+class ShippedReference(nn.Module):
+    """``key`` uint8 → ``f4``, ``f8``, ``f16``."""
+
+    def __init__(self, reference: Reference) -> None:
+        super().__init__()
+        self.reference = reference
+
+    def forward(self, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features: Features = self.reference(to_planes(key))
+        return features.f4, features.f8, features.f16
+
+
+class ShippedGenerator(nn.Module):
+    """``symbols``, ``present``, ``plane``, ``key``, ``f4``, ``f8``, ``f16`` → ``picture`` uint8 (1, H, W, 4) RGB + alpha."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(
+        self, symbols: Tensor, present: Tensor, plane: Tensor, key: Tensor, f4: Tensor, f8: Tensor, f16: Tensor
+    ) -> Tensor:
+        planes = torch.stack([(plane == value).to(torch.float32) for value in range(PLANES)], 1)
+        made = self.generator(symbols, present, planes, to_planes(key), Features(f4, f8, f16))
+        out = torch.cat([made.picture, torch.sigmoid(made.alpha)], 1)
+        return (out.clamp(0, 1) * 255 + 0.5).permute(0, 2, 3, 1).to(torch.uint8)

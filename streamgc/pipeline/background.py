@@ -1,0 +1,77 @@
+"""What the receiver shows where nobody is: the remembered room, G's room, or a picture of its own choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgc.codec.labels import decode_labels
+from streamgc.codec.message import Background
+from streamgc.codec.still import decode_still, resize
+from streamgc.pipeline.settings import PictureFormat
+
+Picture = NDArray[np.uint8]
+RoomNetwork = Callable[[NDArray[np.uint8], int], Picture]
+"""Labels (h, w) and a style seed to a room (H, W, 3)."""
+WALL = 1
+"""Label of an unfurnished room (``scene.labels``: wall)."""
+
+
+class BackgroundKeeper:
+    """Holds the current background picture of each mode; everything is computed once and kept."""
+
+    def __init__(
+        self, picture_format: PictureFormat, room_network: RoomNetwork, seed: int = 0, own: Picture | None = None
+    ) -> None:
+        """``own``: the receiver's picture for ``replace``; without one, a quiet gradient."""
+        self._format = picture_format
+        self._network = room_network
+        self._seed = seed
+        self._own = None if own is None else resize(own, picture_format.width, picture_format.height)
+        self._remembered: Picture | None = None
+        self._labels: NDArray[np.uint8] | None = None
+        self._imagined: Picture | None = None
+        self._synthesised: Picture | None = None
+
+    def room(self, data: bytes) -> None:
+        """The sender's room. Raises BitstreamError."""
+        self._remembered = decode_still(data, self._format.width, self._format.height)
+
+    def labels(self, data: bytes) -> None:
+        """The sender's label map. Raises BitstreamError."""
+        self._labels = decode_labels(data, self._format.grid, self._labels)
+        self._synthesised = None
+
+    def forget(self) -> None:
+        """Drop what came from the sender: it has chosen a stricter mode."""
+        self._remembered = self._labels = self._synthesised = None
+
+    def picture(self, mode: Background) -> Picture:
+        """(H, W, 3) to put behind the person."""
+        if mode is Background.REPLACE:
+            return self._replacement()
+        if mode is Background.MEMORY and self._remembered is not None:
+            return self._remembered
+        if mode is Background.SYNTH and self._labels is not None:
+            if self._synthesised is None:
+                self._synthesised = self._network(self._labels, self._seed)
+            return self._synthesised
+        if self._imagined is None:
+            self._imagined = self._network(np.full(self._format.grid, WALL, np.uint8), self._seed)
+        return self._imagined
+
+    def _replacement(self) -> Picture:
+        if self._own is None:
+            rows = np.linspace(70, 40, self._format.height)[:, None, None]
+            tint = np.array([0.9, 1.0, 1.15])
+            self._own = np.broadcast_to(rows * tint, (self._format.height, self._format.width, 3)).astype(np.uint8)
+        return self._own
+
+
+def composite(person: NDArray[np.uint8], background: Picture) -> Picture:
+    """Person RGB + alpha (H, W, 4) over a background (H, W, 3), in integers."""
+    alpha = person[..., 3:].astype(np.uint16)
+    mixed = person[..., :3] * alpha + background * (255 - alpha) + 127
+    return (mixed // 255).astype(np.uint8)

@@ -1,0 +1,136 @@
+"""Key pictures on both sides: the sender's chain and the receiver's store."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgc.codec.sections import PartKind
+from streamgc.codec.still import KeyChainDecoder, KeyChainEncoder, decode_still, encode_still
+from streamgc.errors import BitstreamError
+from streamgc.pipeline.objects import KEY_NUMBERS
+from streamgc.pipeline.settings import PictureFormat
+
+Picture = NDArray[np.uint8]
+COARSE_BYTES = 400
+"""A coarse key is at most so long, with its first code in one packet."""
+COARSE_QUALITIES = (44, 50, 55, 60, 63)
+"""CRF values tried in turn until a coarse key is small enough."""
+COARSE_SHRINK = 2
+STARTS_CHAIN, FOLLOWS = 0, 1
+"""First byte of a key object: whether it stands alone or is predicted from the key before it."""
+HELD_KEYS = 4
+"""Keys that both sides keep; a frame names one of them."""
+
+
+class Key(NamedTuple):
+    """A key as both sides see it."""
+
+    number: int  # modulo 8
+    picture: Picture
+
+
+class KeySource:
+    """The sender's keys: codes them, remembers what the receiver will see, knows which are confirmed."""
+
+    def __init__(self, picture_format: PictureFormat, crf: int) -> None:
+        self._format = picture_format
+        self.crf = crf
+        self._encoder: KeyChainEncoder | None = None
+        self._decoder = KeyChainDecoder()
+        self._keys: dict[int, Key] = {}
+        self._next = 0
+        self.confirmed: Key | None = None
+        self.coarse: Key | None = None
+
+    @property
+    def usable(self) -> Key | None:
+        """The key to condition the next frame on: the newest confirmed one, else the coarse key that travels with it."""
+        return self.confirmed or self.coarse
+
+    @property
+    def started(self) -> bool:
+        """Whether the chain has a first key."""
+        return self._encoder is not None
+
+    def make_coarse(self, picture: Picture) -> tuple[int, bytes]:
+        """A coarse key of the blanked picture: its number and bytes."""
+        for quality in COARSE_QUALITIES:
+            data = encode_still(picture, crf=quality, shrink=COARSE_SHRINK)
+            if len(data) <= COARSE_BYTES:
+                break
+        self.coarse = self._remember(decode_still(data, self._format.width, self._format.height))
+        return self.coarse.number, data
+
+    def make(self, picture: Picture) -> tuple[int, bytes]:
+        """The next key of the chain: its number and bytes. Only after the one before is confirmed."""
+        lead = FOLLOWS
+        if self._encoder is None:
+            lead = STARTS_CHAIN
+            self._encoder = KeyChainEncoder(self._format.width, self._format.height, crf=self.crf)
+            self._decoder = KeyChainDecoder()
+        data = self._encoder.encode(picture)
+        key = self._remember(self._decoder.decode(data))
+        return key.number, bytes((lead,)) + data
+
+    def confirm(self, number: int) -> bool:
+        """The receiver holds key ``number`` and all before it; True when that is news."""
+        key = self._keys.get(number)
+        if key is None or (self.confirmed is not None and self.confirmed.number == number):
+            return False
+        self.confirmed = key
+        return True
+
+    def restart(self) -> None:
+        """Nothing the receiver holds counts any more."""
+        self._encoder, self.confirmed, self.coarse = None, None, None
+        self._keys.clear()
+
+    def _remember(self, picture: Picture) -> Key:
+        key = Key(self._next, picture)
+        self._keys[key.number] = key
+        self._keys.pop((key.number - HELD_KEYS) % KEY_NUMBERS, None)
+        self._next = (self._next + 1) % KEY_NUMBERS
+        return key
+
+
+class KeyStore:
+    """The receiver's keys."""
+
+    def __init__(self, picture_format: PictureFormat) -> None:
+        self._format = picture_format
+        self._decoder: KeyChainDecoder | None = None
+        self._keys: dict[int, Key] = {}
+        self.newest: int | None = None
+
+    def accept(self, kind: PartKind, number: int, data: bytes) -> None:
+        """Decode a complete key. Raises BitstreamError; the chain is then broken until a new one starts."""
+        if kind is PartKind.COARSE_KEY:
+            picture = decode_still(data, self._format.width, self._format.height)
+        else:
+            picture = self._next_of_chain(data)
+        self._keys[number] = Key(number, picture)
+        self._keys.pop((number - HELD_KEYS) % KEY_NUMBERS, None)
+        self.newest = number
+
+    def get(self, number: int) -> Key | None:
+        return self._keys.get(number)
+
+    def _next_of_chain(self, data: bytes) -> Picture:
+        if not data or data[0] not in (STARTS_CHAIN, FOLLOWS):
+            raise BitstreamError("a key of an unknown kind")
+        if data[0] == STARTS_CHAIN:
+            self._decoder = KeyChainDecoder()
+        if self._decoder is None:
+            raise BitstreamError("a key that builds on one which is not there")
+        try:
+            picture = self._decoder.decode(data[1:])
+        except BitstreamError:
+            self._decoder = None
+            raise
+        if picture.shape[:2] != (self._format.height, self._format.width):
+            self._decoder = None
+            raise BitstreamError(f"a key of {picture.shape[1]}x{picture.shape[0]} in a call of {self._format}")
+        return picture

@@ -1,0 +1,27 @@
+"""What the sender's eyes report of a picture; the scene package's tracker and segmenter stand behind it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class View(NamedTuple):
+    """A picture in the code's format and what is kept of it."""
+
+    picture: NDArray[np.uint8]  # (H, W, 3)
+    matte: NDArray[np.uint8]  # (H, W), 255 = leaves this machine, 0 = does not
+    keep: NDArray[np.bool_]  # (h, w)
+    labels: NDArray[np.uint8]  # (h, w), ids of scene.labels
+    crop: tuple[int, int, int] | None  # x, y, size in the units of codec.sections.Crop; None = whole picture
+    people: int
+
+
+class Eyes(Protocol):
+    """Looks at one picture after the other."""
+
+    def look(self, picture: NDArray[np.uint8]) -> View:
+        """``picture`` (any height, any width, 3) RGB uint8."""
+        ...

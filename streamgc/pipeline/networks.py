@@ -1,0 +1,110 @@
+"""The call model's networks behind plain functions: arrays in, arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgc.codec.symbols import MAX_CHANNELS, Code
+from streamgc.codec.tables import Tables, load_tables
+from streamgc.errors import ModelError
+from streamgc.runtime.engine import Precision
+from streamgc.runtime.store import Model, ModelStore
+
+Picture = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+SYNTHESISED, KEPT, LOST = 0, 1, 2
+"""Values of the plane."""
+
+
+class Runs(Protocol):
+    """A compiled network."""
+
+    def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]: ...
+
+
+class KeyFeatures(NamedTuple):
+    """A key picture and what the generator reads of it."""
+
+    picture: Picture  # (H, W, 3)
+    f4: Floats
+    f8: Floats
+    f16: Floats
+
+
+class NetworkOptions(NamedTuple):
+    """Which engine runs the networks, and how."""
+
+    backend: str = "auto"
+    precision: Precision = "auto"
+    threads: int | None = None
+
+
+class EncoderNetwork:
+    """E: what the key does not say about the picture."""
+
+    def __init__(self, engine: Runs) -> None:
+        self._engine = engine
+
+    def __call__(self, picture: Picture, matte: NDArray[np.uint8], key: Picture) -> Floats:
+        """Blanked ``picture`` (H, W, 3), ``matte`` (H, W) 0 or 255, ``key`` (H, W, 3) → latent (8, h, w) in ±2.4."""
+        feeds = {"picture": picture[None], "matte": matte[None, ..., None], "key": key[None]}
+        return np.asarray(self._engine.run(feeds)["latent"][0], np.float32)
+
+
+class GeneratorNetwork:
+    """The reference features and G."""
+
+    def __init__(self, reference: Runs, generator: Runs) -> None:
+        self._reference, self._generator = reference, generator
+
+    def features(self, key: Picture) -> KeyFeatures:
+        """Run once a key (H, W, 3)."""
+        out = self._reference.run({"key": key[None]})
+        f4, f8, f16 = (np.asarray(out[name], np.float32) for name in ("f4", "f8", "f16"))
+        return KeyFeatures(key, f4, f8, f16)
+
+    def generate(self, code: Code, plane: NDArray[np.uint8], key: KeyFeatures) -> NDArray[np.uint8]:
+        """RGB + alpha (H, W, 4) of a code, a plane (h, w) and a key."""
+        symbols = np.zeros((1, MAX_CHANNELS, *code.grid), np.float32)
+        symbols[0, : code.channels] = code.symbols
+        present = np.zeros((1, MAX_CHANNELS, 1, 1), np.float32)
+        present[0, : code.channels] = 1
+        feeds = {
+            "symbols": symbols,
+            "present": present,
+            "plane": plane[None],
+            "key": key.picture[None],
+            "f4": key.f4,
+            "f8": key.f8,
+            "f16": key.f16,
+        }
+        return np.asarray(self._generator.run(feeds)["picture"][0], np.uint8)
+
+
+class CallModel:
+    """The shipped call model: its folder, tables and, on demand, its compiled networks."""
+
+    def __init__(self, name: str = "lite", options: NetworkOptions = NetworkOptions()) -> None:
+        """Raises ModelError when there is no such model or it lacks tables."""
+        self.model: Model = ModelStore().open(name)
+        self.options = options
+        if self.model.tables is None:
+            raise ModelError(f"model {name!r} has no context tables: it cannot code a call")
+        self.tables: Tables = load_tables(self.model.tables)
+        self.engine_names: dict[str, str] = {}
+
+    def encoder(self) -> EncoderNetwork:
+        return EncoderNetwork(self._load("encoder"))
+
+    def generator(self) -> GeneratorNetwork:
+        return GeneratorNetwork(self._load("reference"), self._load("generator"))
+
+    def _load(self, role: str) -> Runs:
+        options = self.options
+        engine = self.model.load(role, backend=options.backend, precision=options.precision, threads=options.threads)
+        self.engine_names[role] = engine.name
+        return engine

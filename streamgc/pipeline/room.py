@@ -1,0 +1,125 @@
+"""The empty room of the ``memory`` background: collected where nobody is, sent once as a small AV1 still, seldom renewed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgc.codec.still import encode_still
+from streamgc.pipeline.looking import View
+from streamgc.pipeline.settings import PictureFormat
+
+Picture = NDArray[np.uint8]
+SAMPLE_SECONDS = 0.5
+SAMPLES = 7
+"""Pictures in the median: a pixel has been steady for 3 s when it is in the first and the last of them."""
+STEADY = 12
+"""Largest range of a steady pixel's grey value over the samples."""
+ROOM_BYTES = 2000
+QUALITIES = (45, 52, 58, 63)
+"""CRF values tried in turn until the room is small enough."""
+MARGIN = 8
+"""Pixels around every detected person that count as person, however the mask flickers."""
+CHANGED = 0.15
+"""Share of known pixels that must have changed, or become known, before the room is sent again."""
+
+
+class Room(NamedTuple):
+    """A room on its way."""
+
+    number: int  # modulo 16
+    data: bytes
+
+
+class RoomCollector:
+    """Remembers the room behind the people. Pixels never seen are filled in smoothly from those around."""
+
+    def __init__(self, picture_format: PictureFormat, fps: float) -> None:
+        shape = (SAMPLES, picture_format.height, picture_format.width)
+        self._every = max(1, round(fps * SAMPLE_SECONDS))
+        self._colours = np.zeros((*shape, 3), np.uint8)
+        self._seen = np.zeros(shape, bool)
+        self._room = np.zeros((*shape[1:], 3), np.uint8)
+        self._known = np.zeros(shape[1:], bool)
+        self._sent: Picture | None = None
+        self._sent_known = np.zeros(shape[1:], bool)
+        self._count = self._number = 0
+
+    def clear(self) -> None:
+        """Forget everything: a stricter background mode has been chosen."""
+        self._seen[:] = False
+        self._known[:] = False
+        self._sent = None
+
+    def offer_again(self) -> None:
+        """The receiver may have lost the room."""
+        self._sent = None
+
+    def see(self, view: View) -> Room | None:
+        """Take a picture in; a room to send when it is the first or differs enough from the last."""
+        self._count += 1
+        if self._count % self._every:
+            return None
+        slot = self._count // self._every % SAMPLES
+        self._colours[slot] = view.picture
+        self._seen[slot] = ~_grown(view.matte > 0, MARGIN)
+        if self._count // self._every < SAMPLES:
+            return None
+        grey = self._colours[..., 1].astype(np.int16)
+        steady = self._seen.all(0) & (grey.max(0) - grey.min(0) <= STEADY)
+        self._room[steady] = np.median(self._colours[:, steady], axis=0).astype(np.uint8)
+        self._known |= steady
+        return self._changed_enough()
+
+    def _changed_enough(self) -> Room | None:
+        if self._known.mean() < 0.02:
+            return None
+        if self._sent is not None:
+            far = np.abs(self._room.astype(np.int16) - self._sent).max(-1) > 3 * STEADY
+            if (self._known & (far | ~self._sent_known)).mean() < CHANGED:
+                return None
+        self._sent, self._sent_known = self._room.copy(), self._known.copy()
+        filled = fill_smoothly(self._room, self._known)
+        for quality in QUALITIES:
+            data = encode_still(filled, crf=quality)
+            if len(data) <= ROOM_BYTES:
+                self._number = (self._number + 1) % 16
+                return Room(self._number, data)
+        return None
+
+
+def fill_smoothly(picture: Picture, known: NDArray[np.bool_]) -> Picture:
+    """Fill unknown pixels of (H, W, 3) by averages of ever larger neighbourhoods of known ones."""
+    levels = [(picture.astype(np.float32) * known[..., None], known.astype(np.float32))]
+    while min(levels[-1][1].shape) > 1:
+        levels.append((_halved(levels[-1][0]), _halved(levels[-1][1])))
+    colour, weight = levels[-1]
+    filled = colour / np.maximum(weight, 1e-6)[..., None]
+    for colour, weight in reversed(levels[:-1]):
+        height, width = weight.shape
+        coarse = filled.repeat(2, 0).repeat(2, 1)[:height, :width]
+        filled = np.where(weight[..., None] > 0, colour / np.maximum(weight, 1e-6)[..., None], coarse)
+    return filled.round().astype(np.uint8)
+
+
+def _halved(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sums of 2×2 blocks, odd edges repeated as zeros."""
+    pad = [(0, array.shape[0] % 2), (0, array.shape[1] % 2)] + [(0, 0)] * (array.ndim - 2)
+    padded = np.pad(array, pad)
+    height, width = padded.shape[:2]
+    return np.asarray(padded.reshape(height // 2, 2, width // 2, 2, *padded.shape[2:]).sum((1, 3)))
+
+
+def _grown(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    """Dilation by a square of ``pixels`` on each side, by running sums."""
+    grown = mask
+    for axis in (0, 1):
+        pad = [(pixels + 1, pixels) if a == axis else (0, 0) for a in (0, 1)]
+        sums = np.cumsum(np.pad(grown, pad), axis=axis, dtype=np.int32)
+        span = 2 * pixels + 1
+        grown = (
+            np.take(sums, range(span, sums.shape[axis]), axis) - np.take(sums, range(sums.shape[axis] - span), axis)
+        ) > 0
+    return grown

@@ -1,0 +1,233 @@
+"""A picture in, one message out: what the sending side of a call does with each frame."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgc.codec.code import encode_code
+from streamgc.codec.labels import encode_labels
+from streamgc.codec.message import Background, Kind, Message
+from streamgc.codec.quantise import quantise
+from streamgc.codec.sections import Crop, Part, PartKind, parse_feedback
+from streamgc.codec.symbols import Code
+from streamgc.codec.tables import Tables
+from streamgc.pipeline.budget import SLICE_BYTES, Budget, Shares
+from streamgc.pipeline.history import History, unwrap
+from streamgc.pipeline.keys import Key, KeySource
+from streamgc.pipeline.looking import Eyes, View
+from streamgc.pipeline.networks import EncoderNetwork
+from streamgc.pipeline.objects import ObjectSender
+from streamgc.pipeline.room import RoomCollector
+from streamgc.pipeline.settings import BLANK, SenderSettings
+from streamgc.profiling.spans import Spans
+
+Picture = NDArray[np.uint8]
+NEW_KEY_ERROR = 6.0
+"""Mean absolute error of the key against the kept picture, in grey levels, above which a new key is worth its bytes."""
+KEY_COST = 700.0
+"""Bytes expected of a key before one has been coded."""
+CROP_REPEAT = 15
+"""Frames after which the crop is said again, for a receiver that missed it."""
+
+
+class Sent(NamedTuple):
+    """What became of a picture."""
+
+    message: bytes
+    repeat: bytes  # the part of the message worth repeating in later packets
+    number: int
+    kept: Picture  # the blanked picture: all that the message was made from
+    code_bytes: int
+    object_bytes: int
+
+
+class Sender:
+    """Encodes pictures. ``encode`` runs on one worker thread; feedback and requests may come from another."""
+
+    def __init__(
+        self,
+        settings: SenderSettings,
+        eyes: Eyes,
+        encoder: EncoderNetwork,
+        tables: Tables,
+        spans: Spans | None = None,
+        shares: Shares | None = None,
+    ) -> None:
+        self.settings = settings
+        self._eyes, self._encoder, self._tables = eyes, encoder, tables
+        self._spans = spans or Spans(enabled=False)
+        self._budget = Budget(settings.kbps, settings.fps, shares)
+        self._keys = KeySource(settings.format, self._budget.shares.crf)
+        self._objects = ObjectSender()
+        self._history = History()
+        self._confirmed: set[int] = set()
+        self._room = RoomCollector(settings.format, settings.fps)
+        self._labels: NDArray[np.uint8] | None = None
+        self._label_number = 0
+        self._crop: tuple[int, int, int] | None = None
+        self._crop_age = 0
+        self._number = -1
+        self._key_cost = KEY_COST
+        self._lock = threading.Lock()
+        self._restart = False
+        self._background = settings.background
+
+    def encode(self, frame: Picture, number: int, captured_at: int = 0) -> Sent:
+        """Code one picture (any height, any width, 3) RGB uint8 as frame ``number`` (rising)."""
+        with self._spans.frame(number):
+            view = self._eyes.look(frame)
+            with self._spans("blank"):
+                kept = np.where(view.matte[..., None] > 0, view.picture, np.uint8(BLANK))
+            with self._lock:
+                return self._encode(view, kept, number)
+
+    def feedback(self, data: bytes) -> None:
+        """What the receiver holds, as its ``Received.feedback`` says. Raises BitstreamError on garbage."""
+        feedback, held = parse_feedback(data)
+        with self._lock:
+            newest = unwrap(feedback.newest, self._number)
+            self._confirmed = {n for n in self._confirmed if n > newest - 16}
+            self._confirmed.update(newest - age for age in range(5) if feedback.holds((newest - age) % 256))
+            self._objects.confirm(held)
+            if feedback.key is not None and self._keys.confirm(feedback.key):
+                self._objects.complete(PartKind.KEY, feedback.key)
+                self._objects.complete(PartKind.COARSE_KEY, feedback.key)
+
+    def request_intra(self) -> None:
+        """The receiver has lost its state: begin again with a coarse key."""
+        with self._lock:
+            self._restart = True
+
+    def set_rate(self, kbps: float) -> None:
+        """Payload to aim at, kbit/s."""
+        with self._lock:
+            self._budget.set_rate(kbps)
+
+    def set_background(self, background: Background) -> None:
+        """Switch the mode; a stricter one drops every reference, so that nothing of the room lives on in one."""
+        with self._lock:
+            if background in (Background.PRIVATE, Background.REPLACE) and background != self._background:
+                self._restart = True
+                self._room.clear()
+            self._background = background
+
+    @property
+    def rate(self) -> float:
+        """Payload rate aimed at, kbit/s."""
+        return self._budget.kbps
+
+    def _encode(self, view: View, kept: Picture, number: int) -> Sent:
+        self._number = number
+        if self._restart:
+            self._start_again()
+        starting = self._keys.confirmed is None or not self._keys.started
+        with self._spans("key"):
+            key = self._choose_key(view, kept)
+            self._offer_room(view)
+        code, reference, age = self._quantise(view, kept, key, number)
+        with self._spans("code"):
+            payload = encode_code(code, reference, age, self._tables)
+            budget = self._object_budget(len(payload), starting)
+            parts = tuple(self._objects.take(budget, number))
+            message = self._message(view, number, age, key, payload, code.channels, parts)
+            data = message.pack()
+        self._history.put(number, code, key.number)
+        self._budget.coded(len(payload))
+        self._budget.spent(len(data), starting)
+        carried = sum(len(part.payload) for part in parts)
+        return Sent(data, message.essential().pack(), number, kept, len(payload), carried)
+
+    def _start_again(self) -> None:
+        self._restart = False
+        self._keys.restart()
+        self._objects.drop(PartKind.KEY)
+        self._objects.drop(PartKind.COARSE_KEY)
+        self._history.clear()
+        self._confirmed.clear()
+        self._labels = None
+        self._room.offer_again()
+
+    def _choose_key(self, view: View, kept: Picture) -> Key:
+        """The key for this frame; starts and renews the chain on the way."""
+        if self._keys.usable is None:
+            number, data = self._keys.make_coarse(kept)
+            self._objects.add(PartKind.COARSE_KEY, number, data, len(data))
+        key = self._keys.usable
+        assert key is not None
+        under_way = self._objects.pending(PartKind.KEY) or self._objects.pending(PartKind.COARSE_KEY)
+        if not self._keys.started:
+            self._add_key(kept, self._budget.start_bytes())
+        elif not under_way and self._budget.spare >= 0.5 * self._key_cost and _differs(view, kept, key):
+            self._add_key(kept, SLICE_BYTES)
+        return key
+
+    def _add_key(self, kept: Picture, slice_bytes: int) -> None:
+        first = not self._keys.started
+        number, data = self._keys.make(kept)
+        self._objects.add(PartKind.KEY, number, data, slice_bytes)
+        if not first:
+            self._key_cost = 0.7 * self._key_cost + 0.3 * len(data)
+
+    def _offer_room(self, view: View) -> None:
+        """Feed the room's collector; queue what the background mode calls for."""
+        if self._background is Background.MEMORY:
+            room = self._room.see(view)
+            if room is not None and not self._objects.pending(PartKind.ROOM):
+                self._objects.add(PartKind.ROOM, room.number, room.data, SLICE_BYTES)
+        elif self._background is Background.SYNTH and not self._objects.pending(PartKind.LABELS):
+            if self._labels is None or np.mean(self._labels != view.labels) > 0.08:
+                self._labels = view.labels.copy()
+                self._label_number = (self._label_number + 1) % 16
+                self._objects.add(PartKind.LABELS, self._label_number, encode_labels(self._labels), SLICE_BYTES)
+
+    def _quantise(self, view: View, kept: Picture, key: Key, number: int) -> tuple[Code, Code | None, int]:
+        with self._spans("encode"):
+            latent = self._encoder(kept, view.matte, key.picture)
+        with self._spans("quantise"):
+            channels = self._budget.shares.channels
+            found = self._history.newest_before(number, self._confirmed, key.number)
+            reference, age = (found[0].code, found[1]) if found else (None, 0)
+            chosen = quantise(latent[:channels], view.keep, reference, age, self._tables, self._budget.strength)
+        return chosen.code, reference, age
+
+    def _object_budget(self, code_bytes: int, starting: bool) -> int:
+        if starting:
+            return self._budget.start_bytes()
+        return (
+            max(0, int(self._budget.spare + self._budget.frame_bytes) - code_bytes)
+            if self._budget.spare > -self._key_cost
+            else 0
+        )
+
+    def _message(
+        self, view: View, number: int, age: int, key: Key, payload: bytes, channels: int, parts: tuple[Part, ...]
+    ) -> Message:
+        message = Message(
+            kind=Kind.PICTURE,
+            number=number % 256,
+            background=self._background,
+            age=age,
+            key=key.number,
+            channels=channels,
+            picture=payload,
+            parts=parts,
+        )
+        self._crop_age += 1
+        if view.crop is not None and (view.crop != self._crop or self._crop_age >= CROP_REPEAT):
+            self._crop, self._crop_age = view.crop, 0
+            message = replace(message, crop=Crop(*view.crop))
+        return message
+
+
+def _differs(view: View, kept: Picture, key: Key) -> bool:
+    """Whether the key has become unlike the kept picture; judged on every second pixel each way."""
+    inside = view.matte[::2, ::2] > 0
+    if not inside.any():
+        return False
+    error = np.abs(kept[::2, ::2].astype(np.int16) - key.picture[::2, ::2])[inside]
+    return float(error.mean()) > NEW_KEY_ERROR

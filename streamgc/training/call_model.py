@@ -1,0 +1,264 @@
+"""Train the call model: E, the reference features and G, conditioned on a coded key (``streamgc train call``).
+
+Loss per picture, everything inside the blanking mask only (the paper's masked distortion):
+    L1 + 8 MSE + 0.3 multi-scale L1 of the warped key + perceptual (VGG) + 0.1 alpha cross-entropy + β · bits per kept cell.
+β is steered so that each channel count meets its target rate: the fine knob of a call is λ in the sender's quantiser.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from streamgc.networks.lite import CELL, CHANNELS, LEVELS, Encoder, Generated, Generator, Reference, quantise
+from streamgc.training.call_samples import Cache, Sampler, Samples, SampleSettings
+from streamgc.training.perceptual import PerceptualLoss
+
+
+@dataclass(frozen=True)
+class CallTraining:
+    """Settings of one run; written beside the checkpoint."""
+
+    minutes: float = 60.0
+    rate: float = 4e-4
+    seed: int = 1
+    threads: int = 2
+    perceptual: float = 0.0
+    """Weight of the perceptual loss; 0 in the first stage."""
+    perceptual_samples: int = 4
+    samples: SampleSettings = field(default_factory=SampleSettings)
+    target_bits: tuple[tuple[int, float], ...] = ((2, 0.9), (4, 1.8), (8, 4.0))
+    """Target bits per kept cell for each channel count."""
+    ramp_steps: int = 2500
+    """Steps over which the target falls from three times its value."""
+    lost_share: float = 0.15
+    checkpoint_seconds: float = 150.0
+
+
+class Prior(nn.Module):
+    """Training's stand-in for the context tables: symbol probabilities given the same cell in an earlier frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(2 * CHANNELS, 64, 3, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(64, 64, 1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(64, CHANNELS * LEVELS, 1),
+        )
+
+    def forward(self, before: Tensor, present: Tensor) -> Tensor:
+        """log2 probabilities (B, 8, h, w, 5) from an earlier code (B, 8, h, w)."""
+        logits = self.body(torch.cat([before * present, present.expand_as(before)], 1))
+        batch, _, height, width = logits.shape
+        shaped = logits.view(batch, CHANNELS, LEVELS, height, width).permute(0, 1, 3, 4, 2)
+        return torch.log_softmax(shaped, -1) / math.log(2)
+
+
+class CallModel(nn.Module):
+    """All that is trained together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.reference, self.generator, self.prior = Encoder(), Reference(), Generator(), Prior()
+
+
+def kept_cells(matte: Tensor) -> Tensor:
+    """(B, 1, H, W) blanking mask → (B, 1, h, w): a cell is kept when 4 % of it is."""
+    return (F.avg_pool2d(matte, CELL) > 0.04).float()
+
+
+def planes(kept: Tensor, random: np.random.Generator, lost_share: float) -> Tensor:
+    """One-hot plane (B, 3, h, w) with lost cells drawn at random in some samples."""
+    lost = torch.zeros_like(kept)
+    for i in range(kept.shape[0]):
+        if random.random() < lost_share:
+            share = 1.0 if random.random() < 0.15 else random.uniform(0.05, 0.5)
+            lost[i] = torch.from_numpy(random.random(kept.shape[1:]) < share).float()
+    lost = lost * kept
+    return torch.cat([1 - kept, kept - lost, lost], 1)
+
+
+class Losses:
+    """Everything that is added up for one generated picture."""
+
+    def __init__(self, settings: CallTraining) -> None:
+        self.settings = settings
+        self.perceptual = PerceptualLoss() if settings.perceptual > 0 else None
+
+    def __call__(
+        self, made: Generated, truth: Tensor, matte: Tensor, person: Tensor, random: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Loss, and the person's mean squared error for the log."""
+        weight = matte * (0.25 + 0.75 * person)
+        area = weight.sum() * 3 + 1
+        error = (made.picture - truth) * weight
+        mse = ((made.picture - truth) ** 2 * weight).sum() / area
+        loss = error.abs().sum() / area + 8 * mse
+        pooled = [(made.warped * matte, truth * matte)]
+        for _ in range(2):
+            pooled.append((F.avg_pool2d(pooled[-1][0], 4), F.avg_pool2d(pooled[-1][1], 4)))
+        loss = loss + 0.3 * sum(((a - b).abs().mean() for a, b in pooled), loss.new_zeros(())) / matte.mean().clamp(
+            min=0.05
+        )
+        loss = loss + 0.1 * F.binary_cross_entropy_with_logits(made.alpha, person)
+        gradient = (made.flow[..., 1:] - made.flow[..., :-1]).abs().mean() + (
+            made.flow[..., 1:, :] - made.flow[..., :-1, :]
+        ).abs().mean()
+        loss = loss + 0.0005 * gradient
+        if self.perceptual is not None:
+            loss = loss + self.settings.perceptual * self._perceptual(made.picture, truth, matte, weight, random)
+        return loss, mse.detach()
+
+    def _perceptual(
+        self, picture: Tensor, truth: Tensor, matte: Tensor, weight: Tensor, random: np.random.Generator
+    ) -> Tensor:
+        """On some samples: either a sharp quarter or the whole crop at half size, the room's pixels put back."""
+        assert self.perceptual is not None
+        some = slice(0, self.settings.perceptual_samples)
+        picture, truth, matte, weight = picture[some], truth[some], matte[some], weight[some]
+        shown = picture * matte + truth * (1 - matte)
+        if random.random() < 0.4:
+            shown, truth, weight = (F.avg_pool2d(t, 2) for t in (shown, truth, weight))
+        else:
+            part = shown.shape[-1] // 2
+            y, x = (int(v) for v in random.integers(0, part + 1, 2))
+            shown, truth, weight = (t[..., y : y + part, x : x + part] for t in (shown, truth, weight))
+        result: Tensor = self.perceptual(shown, truth, weight)
+        return result
+
+
+class CallTrainer:
+    """One run: steps, log, checkpoints; picks up where a checkpoint in ``folder`` left off."""
+
+    def __init__(self, cache: Cache, folder: Path, settings: CallTraining) -> None:
+        torch.set_num_threads(settings.threads)
+        torch.manual_seed(settings.seed)
+        self.folder, self.settings = folder, settings
+        self.model = CallModel().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.optimiser = torch.optim.Adam(self.model.parameters(), settings.rate, betas=(0.9, 0.99))
+        self.beta = {channels: 0.002 for channels, _ in settings.target_bits}
+        self.steps, self.seconds = 0, 0.0
+        self._resume()
+        self.random = np.random.default_rng(settings.seed + self.steps)
+        self.sampler = Sampler(cache, settings.samples, settings.seed + self.steps)
+        self.losses = Losses(settings)
+        self.log: dict[str, list[float]] = {}
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def _resume(self) -> None:
+        if not self.checkpoint.is_file():
+            return
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.average = state["average"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.steps = int(state["steps"])
+        self.beta.update(state["beta"])
+
+    def save(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "steps": self.steps,
+            "beta": self.beta,
+        }
+        temporary = self.checkpoint.with_suffix(".tmp")
+        torch.save(state, temporary)
+        temporary.replace(self.checkpoint)
+        (self.folder / "settings.json").write_text(json.dumps(asdict(self.settings), indent=1))
+
+    def run(self) -> None:
+        """Train for ``settings.minutes``; prints a line every 100 steps."""
+        started = saved = time.monotonic()
+        budget = self.settings.minutes * 60
+        while (elapsed := time.monotonic() - started) < budget:
+            part = elapsed / budget
+            warm = min(1.0, (self.steps + 1) / 200)
+            rate = self.settings.rate * warm * (0.5 * (1 + math.cos(math.pi * part)) * 0.95 + 0.05)
+            for group in self.optimiser.param_groups:
+                group["lr"] = rate
+            self.step(self.sampler.batch())
+            if self.steps % 100 == 0:
+                self._report(elapsed, rate)
+            if time.monotonic() - saved > self.settings.checkpoint_seconds:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+
+    def step(self, samples: Samples) -> None:
+        """One update on two pictures a sample: the older one also serves as the context of the newer one's bits."""
+        model, batch = self.model, samples.key.shape[0]
+        counts = self.random.choice([2, 2, 4, 4, 8], batch)
+        present = torch.from_numpy((np.arange(CHANNELS)[None] < counts[:, None]).astype(np.float32)).view(
+            batch, CHANNELS, 1, 1
+        )
+        key = samples.key.contiguous(memory_format=torch.channels_last)
+        features = model.reference(key)
+        before = torch.zeros(batch, CHANNELS, samples.pictures.shape[-2] // CELL, samples.pictures.shape[-1] // CELL)
+        loss = torch.zeros(())
+        for index in range(2):
+            truth, matte, person = samples.pictures[:, index], samples.mattes[:, index], samples.persons[:, index]
+            kept = kept_cells(matte)
+            blanked = torch.where(matte > 0, truth, torch.full_like(truth, 0.5))
+            symbols, hard, soft = quantise(model.encoder(blanked, matte, key))
+            made = model.generator(symbols, present, planes(kept, self.random, self.settings.lost_share), key, features)
+            part, mse = self.losses(made, truth, matte, person, self.random)
+            loss = loss + part
+            self._note("psnr", -10 * math.log10(float(mse) + 1e-9))
+            if index == 1:
+                loss = loss + self._rate(soft, before, present, kept, counts)
+                copied = ((key - truth) ** 2 * matte * person).sum() / ((matte * person).sum() * 3 + 1)
+                self._note("copy", -10 * math.log10(float(copied) + 1e-9))
+            before = (hard * kept).detach()
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        self.optimiser.step()
+        self.steps += 1
+        self._note("loss", float(loss.detach()))
+        self._average_weights()
+
+    def _rate(self, soft: Tensor, before: Tensor, present: Tensor, kept: Tensor, counts: np.ndarray) -> Tensor:
+        """β · bits per kept cell, with β following the target of each sample's channel count."""
+        bits = -(soft * self.model.prior(before, present)).sum(-1) * present * kept
+        each = bits.sum((1, 2, 3)) / (kept.sum((1, 2, 3)) + 1)
+        # Generous at first: a code that is squeezed before G can read it dies out, and G learns to copy the key.
+        ramp = min(1.0, self.steps / self.settings.ramp_steps)
+        targets = {channels: bits * (3 - 2 * ramp) for channels, bits in self.settings.target_bits}
+        weights = torch.tensor([self.beta[int(c)] for c in counts])
+        for c, value in zip(counts, each.detach().tolist(), strict=True):
+            drift = max(-1.0, min(1.0, value / targets[int(c)] - 1))
+            self.beta[int(c)] = min(max(self.beta[int(c)] * math.exp(0.004 * drift), 1e-5), 0.5)
+            self._note(f"bits{c}", value)
+        return (weights * each).mean()
+
+    def _average_weights(self) -> None:
+        decay = min(0.999, (1 + self.steps) / (10 + self.steps))
+        with torch.no_grad():
+            for name, value in self.model.state_dict().items():
+                self.average[name].mul_(decay).add_(value, alpha=1 - decay)
+
+    def _note(self, name: str, value: float) -> None:
+        self.log.setdefault(name, []).append(value)
+
+    def _report(self, elapsed: float, rate: float) -> None:
+        means = " ".join(f"{name} {np.mean(values):.3f}" for name, values in sorted(self.log.items()))
+        betas = " ".join(f"β{c} {b:.5f}" for c, b in self.beta.items())
+        print(f"{elapsed:.0f}s step {self.steps} lr {rate:.1e} {means} {betas}", flush=True)
+        self.log.clear()

@@ -1,0 +1,188 @@
+"""Training samples for the call model: a key, and two pictures that follow it, cut from cached clips and stills.
+
+``call_cache`` writes the cache: squares of 256², person masks, and keys as the call's AV1 coder leaves them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from streamgc.errors import TrainingError
+
+SQUARE = 256
+MASK_LEVEL = 0.4
+"""A pixel whose person probability is above this is blanked in; a margin is added around it."""
+
+
+class Samples(NamedTuple):
+    """One batch. ``pictures`` (B, 2, 3, S, S): the older, then the newer; all values in [0, 1]."""
+
+    pictures: Tensor
+    mattes: Tensor  # (B, 2, 1, S, S) 1 = kept by the blanking mask
+    persons: Tensor  # (B, 2, 1, S, S) person probability
+    key: Tensor  # (B, 3, S, S) blanked and coded
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """What a batch is drawn from."""
+
+    batch: int = 6
+    size: int = 128
+    still_share: float = 0.35
+    patch_share: float = 0.3
+    """Share of samples in which something that the key does not hold moves into the picture."""
+
+
+class Cache:
+    """The arrays that ``call_cache`` wrote, memory-mapped."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises TrainingError when a part is missing."""
+        names = ("frames", "masks", "starts", "key_index", "keys", "s_frames", "s_masks", "s_keys", "s_sets")
+        missing = [name for name in names if not (folder / f"{name}.npy").is_file()]
+        if missing:
+            raise TrainingError(f"{folder}: no {', '.join(missing)}; run 'streamgc train cache' first")
+        self.frames, self.masks, self.starts, self.key_index, self.keys, self.s_frames, self.s_masks, self.s_keys, _ = (
+            np.load(folder / f"{name}.npy", mmap_mode=None if name in {"starts", "key_index", "s_sets"} else "r")
+            for name in names
+        )
+        self.s_sets: NDArray[np.str_] = np.load(folder / "s_sets.npy")
+
+
+class Sampler:
+    """Draws batches; one random generator, so that a seed repeats a training."""
+
+    def __init__(self, cache: Cache, settings: SampleSettings, seed: int) -> None:
+        self.cache, self.settings = cache, settings
+        self.random = np.random.default_rng(seed)
+        lengths = np.diff(cache.starts)
+        self.clip_weights = np.sqrt(lengths) / np.sqrt(lengths).sum()
+        scarce = {"drivers_web": 2.5, "human_seg_vikram": 2.0, "facemask_portraits": 2.0, "ccp": 1.5}
+        weights = np.array([scarce.get(str(name), 1.0) for name in cache.s_sets])
+        self.still_weights = weights / weights.sum()
+
+    def batch(self) -> Samples:
+        settings, size = self.settings, self.settings.size
+        raw = [
+            self._still() if self.random.random() < settings.still_share else self._clip()
+            for _ in range(settings.batch)
+        ]
+        pictures = _tensor(np.stack([r[0] for r in raw]))  # (B, 2, 256, 256, 3)
+        masks = torch.from_numpy(np.stack([r[1] for r in raw])).float()[:, :, None] / 255
+        keys = _tensor(np.stack([r[2] for r in raw])[:, None])[:, 0]
+        is_still = [r[3] for r in raw]
+        grids = [self._grids(raw[i][1][1], is_still[i]) for i in range(settings.batch)]
+        older, newer, of_key = (torch.from_numpy(np.stack([g[i] for g in grids])) for i in range(3))
+        shown = torch.stack([_sample(pictures[:, 0], older), _sample(pictures[:, 1], newer)], 1)
+        persons = torch.stack([_sample(masks[:, 0], older), _sample(masks[:, 1], newer)], 1)
+        key = _sample(keys, of_key)
+        shown, persons = self._insert_patches(shown, persons)
+        shown, key = self._light(shown, key)
+        radius = int(self.random.integers(1, 7))
+        flat = (persons > MASK_LEVEL).float().flatten(0, 1)
+        mattes = F.max_pool2d(flat, 2 * radius + 1, 1, radius).view(settings.batch, 2, 1, size, size)
+        return Samples(shown, mattes, persons, key)
+
+    def _clip(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], bool]:
+        """Two frames of one clip and a coded key, mostly an earlier one, seldom a far one."""
+        cache, random = self.cache, self.random
+        clip = int(random.choice(len(self.clip_weights), p=self.clip_weights))
+        first, last = int(cache.starts[clip]), int(cache.starts[clip + 1])
+        now = int(random.integers(first + 1, last))
+        before = max(first, now - int(random.choice([1, 2, 3, 4, 5, 6], p=[0.15, 0.25, 0.3, 0.15, 0.1, 0.05])))
+        low, high = np.searchsorted(cache.key_index, [first, last])
+        age = int(random.exponential(25.0)) * (1 if random.random() < 0.9 else -1)
+        wanted = min(max(now - age, first), last - 1)
+        index = min(max(int(np.searchsorted(cache.key_index, wanted, side="right")) - 1, int(low)), int(high) - 1)
+        quality = int(random.choice(4, p=[0.35, 0.35, 0.22, 0.08]))
+        return cache.frames[[before, now]], cache.masks[[before, now]], cache.keys[index, quality], False
+
+    def _still(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], bool]:
+        cache = self.cache
+        index = int(self.random.choice(len(self.still_weights), p=self.still_weights))
+        return np.stack([cache.s_frames[index]] * 2), np.stack([cache.s_masks[index]] * 2), cache.s_keys[index], True
+
+    def _grids(self, mask: NDArray[np.uint8], still: bool) -> list[NDArray[np.float32]]:
+        """Sampling grids (S, S, 2) for older, newer and key: a crop around the person, and motion where the source has none."""
+        random, size = self.random, self.settings.size
+        side = size * math.exp(random.uniform(math.log(0.75), math.log(1.75)))
+        ys, xs = np.nonzero(mask[::8, ::8] > 100)
+        if len(ys) and random.random() < 0.85:
+            pick = int(random.integers(len(ys)))
+            centre = np.array([xs[pick] * 8.0, ys[pick] * 8.0])
+        else:
+            centre = random.uniform(0, SQUARE, 2)
+        half = side / 2
+        centre = np.clip(centre, half * 0.9, SQUARE - half * 0.9)
+        line = (np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1
+        x, y = np.meshgrid(line, line)
+        mirror = -1.0 if random.random() < 0.5 else 1.0
+        base = np.stack([x * half * mirror, y * half], -1)
+        strength = 1.0 if still else (0.35 if random.random() < 0.4 else 0.0)
+        motion = self._motion(base, strength * math.exp(random.normal(0, 0.6)), half)
+        step = random.uniform(0.7, 1.1)
+        places = [base + step * motion, base + motion, base]
+        return [((place + centre) / SQUARE * 2 - 1).astype(np.float32) for place in places]
+
+    def _motion(self, base: NDArray[np.floating], strength: float, half: float) -> NDArray[np.floating]:
+        """A displacement field in source pixels: shift, turn, zoom and a smooth elastic part."""
+        if strength == 0:
+            return np.zeros_like(base)
+        random, size = self.random, self.settings.size
+        turn, zoom = random.normal(0, 0.05) * strength, random.normal(0, 0.04) * strength
+        affine = base @ np.array([[zoom, turn], [-turn, zoom]])
+        knots = torch.from_numpy(random.normal(0, 3.0 * strength, (1, 2, 5, 5))).float()
+        elastic = (
+            F.interpolate(knots, size=(size, size), mode="bicubic", align_corners=True)[0].permute(1, 2, 0).numpy()
+        )
+        return np.asarray(affine + elastic + random.normal(0, 5.0 * strength, 2))
+
+    def _insert_patches(self, shown: Tensor, persons: Tensor) -> tuple[Tensor, Tensor]:
+        """Let an ellipse of another sample's picture move into some pictures: a hand, a cup, a second person."""
+        batch, _, _, size, _ = shown.shape
+        line = torch.arange(size, dtype=torch.float32)
+        donors = shown[:, 1].roll(1, 0)
+        shown, persons = shown.clone(), persons.clone()
+        for i in range(batch):
+            if self.random.random() > self.settings.patch_share:
+                continue
+            centre = self.random.uniform(0, size, 2)
+            axes, angle = self.random.uniform(8, 30, 2), self.random.uniform(0, math.pi)
+            velocity = self.random.normal(0, 5, 2)
+            for k in range(2):
+                dx = line[None] - float(centre[0] + velocity[0] * k)
+                dy = line[:, None] - float(centre[1] + velocity[1] * k)
+                u, v = dx * math.cos(angle) + dy * math.sin(angle), dy * math.cos(angle) - dx * math.sin(angle)
+                inside = torch.sigmoid((1 - (u / float(axes[0])) ** 2 - (v / float(axes[1])) ** 2) * 6)[None]
+                source = torch.roll(donors[i], (round(float(velocity[1] * k)), round(float(velocity[0] * k))), (1, 2))
+                shown[i, k] = inside * source + (1 - inside) * shown[i, k]
+                persons[i, k] = torch.maximum(persons[i, k], inside)
+        return shown, persons
+
+    def _light(self, shown: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Exposure and tint per sample, now and then changed between key and picture."""
+        batch = shown.shape[0]
+        gain = torch.from_numpy(np.exp(self.random.normal(0, 0.15, (batch, 3, 1, 1)))).float()
+        drift = torch.ones(batch, 1, 1, 1)
+        changed = torch.from_numpy(self.random.random(batch) < 0.2)
+        drift[changed] = torch.from_numpy(np.exp(self.random.normal(0, 0.08, (int(changed.sum()), 1, 1, 1)))).float()
+        return (shown * (gain * drift)[:, None]).clamp(0, 1), (key * gain).clamp(0, 1)
+
+
+def _tensor(pictures: NDArray[np.uint8]) -> Tensor:
+    """(B, T, H, W, 3) uint8 → (B, T, 3, H, W) float in [0, 1]."""
+    return torch.from_numpy(pictures).permute(0, 1, 4, 2, 3).float() / 255
+
+
+def _sample(source: Tensor, grid: Tensor) -> Tensor:
+    return F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=False)
