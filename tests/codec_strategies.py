@@ -3,11 +3,15 @@
 from functools import cache
 
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from streamgc.codec.contexts import KEEP_SHAPE, SHAPE
 from streamgc.codec.symbols import Code, make_code
 from streamgc.codec.tables import Tables, cumulate, default_tables
+
+quick = settings(deadline=None, max_examples=60)
+"""Without a deadline: the machine of a test is busy at times."""
 
 GRIDS = [(1, 1), (1, 7), (5, 1), (3, 4), (9, 16), (16, 9), (16, 16), (23, 40)]
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamgc.codec.arithmetic import Decoder, Encoder
+from tests.codec_strategies import quick
 
 Coded = list[tuple[int, list[int]]]
 
@@ -64,11 +65,13 @@ def encode(coded: Coded, shortest: bool = False) -> bytes:
     return encoder.finish(shortest)
 
 
+@quick
 @given(sequences())
 def test_bytes_are_those_of_the_published_loop(coded: Coded) -> None:
     assert encode(coded) == bit_by_bit(coded)
 
 
+@quick
 @given(sequences())
 def test_both_endings_decode_and_the_short_one_is_shorter(coded: Coded) -> None:
     full, short = encode(coded), encode(coded, shortest=True)
@@ -80,6 +83,7 @@ def test_both_endings_decode_and_the_short_one_is_shorter(coded: Coded) -> None:
     assert len(short) <= decoder.bits_used() // 8 + 1
 
 
+@quick
 @given(sequences())
 def test_a_run_of_intervals_is_the_same_as_single_symbols(coded: Coded) -> None:
     encoder = Encoder()
@@ -87,6 +91,7 @@ def test_a_run_of_intervals_is_the_same_as_single_symbols(coded: Coded) -> None:
     assert encoder.finish() == encode(coded)
 
 
+@quick
 @given(st.binary(max_size=40), sequences())
 def test_any_bytes_decode_to_symbols_in_range(data: bytes, coded: Coded) -> None:
     decoder = Decoder(data)
@@ -94,7 +99,7 @@ def test_any_bytes_decode_to_symbols_in_range(data: bytes, coded: Coded) -> None
         assert 0 <= decoder.decode(table) <= len(table) - 2
 
 
-@settings(max_examples=20)
+@quick
 @given(st.integers(1, 4095))
 def test_length_is_close_to_the_entropy(rare: int) -> None:
     table = [0, 65536 - rare, 65536]

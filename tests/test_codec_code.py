@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamgc.codec.code import code_bits, decode_code, encode_code
@@ -12,11 +12,12 @@ from streamgc.codec.contexts import DRIFT, SHAPE, STIR, reference_view, symbol_c
 from streamgc.codec.symbols import Code, make_code
 from streamgc.codec.tables import Tables, default_tables
 from streamgc.errors import BitstreamError
-from tests.codec_strategies import all_tables, altered, cases, random_code
+from tests.codec_strategies import all_tables, altered, cases, quick, random_code
 
 Case = tuple[Code, Code | None, int]
 
 
+@quick
 @given(cases(), st.sampled_from(range(3)))
 def test_round_trip(case: Case, which: int) -> None:
     code, reference, age = case
@@ -28,6 +29,7 @@ def test_round_trip(case: Case, which: int) -> None:
     assert decoded.keep.dtype == np.bool_
 
 
+@quick
 @given(cases())
 def test_length_is_at_most_the_ideal_and_two_bytes(case: Case) -> None:
     """It may be much less: a payload that happens to end in zeros leaves them out."""
@@ -36,6 +38,7 @@ def test_length_is_at_most_the_ideal_and_two_bytes(case: Case) -> None:
     assert 8 * len(encode_code(code, reference, age, default_tables())) <= 12 + bits * 1.001
 
 
+@quick
 @given(cases())
 def test_contexts_of_the_whole_are_those_of_the_words(case: Case) -> None:
     """The vectorised contexts against the definition in the module's first lines, cell by cell."""
@@ -79,6 +82,7 @@ def test_lookups_cover_every_sum() -> None:
     assert [STIR[around][earlier] for around, earlier in ((0, 0), (1, 0), (24, 1), (0, 7))] == [0, 1, 3, 4]
 
 
+@quick
 @given(cases(), st.binary(max_size=60), st.sampled_from(range(3)))
 def test_any_bytes_give_a_valid_code_or_one_error(case: Case, data: bytes, which: int) -> None:
     code, reference, age = case
@@ -93,7 +97,7 @@ def test_any_bytes_give_a_valid_code_or_one_error(case: Case, data: bytes, which
     ).equals(decoded)  # fmt: skip
 
 
-@settings(max_examples=60)
+@quick
 @given(cases(), st.integers(0, 2**32 - 1))
 def test_mutated_payloads_give_a_valid_code_or_one_error(case: Case, seed: int) -> None:
     code, reference, age = case
@@ -222,7 +226,7 @@ def test_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
             assert decoding < 0.02
 
 
-@settings(max_examples=20)
+@quick
 @given(cases())
 def test_nested_channels_share_their_beginning(case: Case) -> None:
     code, reference, age = case

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamgc.codec.code import code_bits, keep_bits
-from streamgc.codec.contexts import DRIFT, STIR, ReferenceView, reference_view
+from streamgc.codec.contexts import DRIFT, STIR, ReferenceView, reference_view, symbol_contexts
 from streamgc.codec.symbols import CHANNEL_COUNTS, LARGEST, Code
 from streamgc.codec.tables import Tables
 
@@ -36,8 +36,8 @@ def quantise(
 ) -> Quantised:
     """Symbols that keep Σ weight · (latent − symbol)² + strength · bits small.
 
-    Cells are taken in coding order, each with its true context; a cell that changes is also tried unchanged as a whole.
-    What a choice does to the contexts of later cells is not counted.
+    Cells are taken in coding order, each with its true context; a cell that changes is also tried unchanged as a whole,
+    and so is the picture. Beyond that, what a choice does to the contexts of later cells is not counted.
 
     Args:
         latent: (C, h, w), C = 2, 4 or 8, finite; about (-2.4, 2.4).
@@ -67,8 +67,19 @@ def quantise(
     symbols, bits = _choose(by_cell.tolist(), kept, keep.shape[1], view, tables.bit_rows)
     grid = np.zeros((keep.size, channels), np.int8)
     grid[kept] = symbols
-    code = Code(np.ascontiguousarray(grid.T).reshape(latent.shape), keep.copy())
-    return Quantised(code, bits + keep_bits(keep, reference, age, tables))
+    chosen = Code(np.ascontiguousarray(grid.T).reshape(latent.shape), keep.copy())
+    # Changes make more changes likely, which no single cell can know: the reference as a whole may still be better.
+    still = Code(np.ascontiguousarray(view.values.T).reshape(latent.shape) * keep, keep.copy())
+    still_bits = float(tables.bits[symbol_contexts(still, view), view.values[kept] + LARGEST].sum())
+    if _error(by_cell, view.values[kept]) + still_bits <= _error(by_cell, symbols) + bits:
+        chosen, bits = still, still_bits
+    return Quantised(chosen, bits + keep_bits(keep, reference, age, tables))
+
+
+def _error(errors: npt.NDArray[np.float32], symbols: npt.NDArray[np.int8]) -> float:
+    """Summed error of (cells, C) symbols, from `errors` (cells, C, 5)."""
+    indices = symbols[..., None].astype(np.intp) + LARGEST
+    return float(np.take_along_axis(errors, indices, axis=2).sum(dtype=np.float64))
 
 
 def _choose(
