@@ -47,8 +47,8 @@ class Hub(Protocol):
         """Give a description to the other peer."""
         ...
 
-    async def leave(self, place: Place) -> None:
-        """Free a place; the other peer is told. Nothing happens when the peer has come back on another connection."""
+    async def leave(self, place: Place, deliberate: bool) -> None:
+        """Free a place; the other peer is told why. Nothing happens when the peer has come back on another connection."""
         ...
 
     async def counts(self) -> tuple[int, int]:
@@ -115,7 +115,7 @@ class MemoryHub:
         for seat in others:
             await seat.deliver(message)
 
-    async def leave(self, place: Place) -> None:
+    async def leave(self, place: Place, deliberate: bool) -> None:
         """As `Hub.leave`."""
         found = self._rooms.get(place.room)
         seat = found.seats.get(place.peer) if found else None
@@ -124,7 +124,7 @@ class MemoryHub:
         del found.seats[place.peer]
         found.empty_since = time.monotonic()
         for other in list(found.seats.values()):
-            await other.deliver(PeerLeft())
+            await other.deliver(PeerLeft(deliberate))
 
     async def counts(self) -> tuple[int, int]:
         """As `Hub.counts`; expired rooms are forgotten first."""

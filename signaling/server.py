@@ -137,6 +137,7 @@ class _Peer:
         self._bucket = Bucket(settings.messages_per_second, settings.messages_per_second)
         self._place: Place | None = None
         self._malformed = 0
+        self._deliberate = False
 
     async def run(self) -> None:
         """Serve until the peer goes or must go."""
@@ -146,7 +147,7 @@ class _Peer:
                     break
         finally:
             if self._place is not None:
-                await self._hub.leave(self._place)
+                await self._hub.leave(self._place, self._deliberate)
             await self._socket.close()
 
     async def _handle(self, data: str) -> bool:
@@ -168,6 +169,7 @@ class _Peer:
 
     async def _act(self, message: Join | Describe | Leave) -> bool:
         if isinstance(message, Leave):
+            self._deliberate = True
             return False
         if isinstance(message, Describe):
             if self._place is None:

@@ -18,6 +18,7 @@ _FEEDBACK = struct.Struct("!II")
 class FakeEncoded:
     message: bytes
     repeat: bytes
+    kept: Picture | None
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class FakeSender:
         head = _HEADER.pack(MAGIC, number, *(int(value) for value in colour), self.intra)
         self.intra = False
         message = head.ljust(self.size, b"\xa5")
-        return FakeEncoded(message, message)
+        return FakeEncoded(message, message, frame)
 
     def feedback(self, data: bytes) -> None:
         if len(data) != _FEEDBACK.size:

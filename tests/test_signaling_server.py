@@ -48,7 +48,7 @@ async def test_two_peers_exchange_descriptions(server: str) -> None:
             assert await alice.receive() == Describe("offer", "v=0 offer")
             await alice.send(Describe("answer", "v=0 answer"))
             assert await bob.receive() == Describe("answer", "v=0 answer")
-        assert await alice.receive() == PeerLeft()
+        assert await alice.receive() == PeerLeft(deliberate=True)
 
 
 async def test_a_third_peer_is_told_so_and_the_two_go_on(server: str) -> None:

