@@ -159,6 +159,13 @@ class Engine(ABC):
         return f"<{self.name}: {self.backend} {self.precision} on {self.device}>"
 
 
+def first_line(error: BaseException) -> str:
+    """The most telling line of a backend's page-long message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Exception from", "Check '", "what():"))]
+    return (telling or lines or [type(error).__name__])[0][:300]
+
+
 class BackendModule(Protocol):
     """What a backend's module offers; nothing heavy is imported before these are called."""
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from streamgc.errors import BackendMissing, EngineError
-from streamgc.runtime.engine import Array, Engine, EngineOptions, TensorSpec
+from streamgc.runtime.engine import Array, Engine, EngineOptions, TensorSpec, first_line
 from streamgc.runtime.onnx_header import OnnxHeader
 
 _PROVIDERS = {
@@ -86,7 +86,7 @@ def load(path: Path, backend: str, header: OnnxHeader, options: EngineOptions) -
     try:
         session = onnxruntime.InferenceSession(str(path), settings, providers=[provider])
     except Exception as error:  # onnxruntime's exceptions share no public base class
-        raise EngineError(f"onnxruntime cannot load {path.name}: {_one_line(error)}") from None
+        raise EngineError(f"onnxruntime cannot load {path.name}: {first_line(error)}") from None
     used = session.get_providers()
     if provider not in used:
         raise BackendMissing(
@@ -101,10 +101,6 @@ def load(path: Path, backend: str, header: OnnxHeader, options: EngineOptions) -
 
 def _weights_are_half(header: OnnxHeader) -> bool:
     return header.metadata.get("streamgc.precision") == "fp16"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _spec(node: Any) -> TensorSpec:
@@ -128,7 +124,7 @@ class OnnxRuntimeEngine(Engine):
         try:
             results = session.run(list(self.outputs), dict(feeds))
         except Exception as error:  # onnxruntime's exceptions share no public base class
-            raise EngineError(f"onnxruntime failed in {self.name!r}: {_one_line(error)}") from None
+            raise EngineError(f"onnxruntime failed in {self.name!r}: {first_line(error)}") from None
         return dict(zip(self.outputs, results, strict=True))
 
     def close(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -20,10 +19,8 @@ from typing import Any
 import numpy as np
 
 from streamgc.errors import EngineError
-from streamgc.runtime.engine import Array, Engine, EngineOptions, TensorSpec
+from streamgc.runtime.engine import Array, Engine, EngineOptions, TensorSpec, first_line
 from streamgc.runtime.onnx_header import OnnxHeader
-
-log = logging.getLogger(__name__)
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _CONVERTER = "openvino.tools.ovc"
@@ -66,13 +63,6 @@ def missing(backend: str) -> str | None:
     return None if "CPU" in devices else f"openvino finds no CPU device (only {', '.join(devices) or 'none'})"
 
 
-def first_line(error: BaseException) -> str:
-    """The most telling line of a backend's page-long message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Exception from", "Check '", "what():"))]
-    return (telling or lines or [type(error).__name__])[0][:300]
-
-
 def fastest_precision() -> str:
     """bf16 where the CPU computes it natively, else fp32."""
     return "bf16" if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"
@@ -103,15 +93,11 @@ def load(path: Path, backend: str, header: OnnxHeader, options: EngineOptions) -
         compiled = core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise EngineError(f"openvino cannot compile {path.name}: {first_line(error)}") from None
-    got = _type_name(compiled.get_property("INFERENCE_PRECISION_HINT"))
+    got = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     if asked not in ("auto", "int8") and got != _HINTS[compute]:
         raise EngineError(f"openvino would run {path.name} in {got}, not in the {compute} that was asked for")
     precision = "int8" if header.quantised else compute
     return OpenVinoEngine(path.stem, precision, str(core.get_property("CPU", "FULL_DEVICE_NAME")), compiled)
-
-
-def _type_name(hint: Any) -> str:
-    return {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}.get(hint.to_string(), str(hint))
 
 
 def _spec(port: Any) -> TensorSpec:
