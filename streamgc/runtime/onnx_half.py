@@ -35,7 +35,7 @@ _NORMS = frozenset(
 # only at the far edge of a wide picture.
 _COORDINATE_STEPS = frozenset(
     {"Add", "Sub", "Mul", "Div", "Concat", "Unsqueeze", "Squeeze", "Transpose", "Reshape", "Expand", "Slice", "Tanh"}
-    | {"Gather", "Range", "Resize", "Split", "Neg", "Identity"}
+    | {"Cast", "Gather", "Range", "Resize", "Split", "Neg", "Identity"}
 )
 
 

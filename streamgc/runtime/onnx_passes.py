@@ -23,6 +23,8 @@ FLOAT, UINT8, INT8, HALF = 1, 2, 3, 10
 # Operators that only move values: a cast can pass through them.
 _MOVERS = frozenset({"Transpose", "Unsqueeze", "Squeeze", "Reshape", "Identity"})
 
+_COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
+
 # Inputs that must stay fp32 by the operator's definition: (operator, input index).
 FLOAT_INPUTS = frozenset({("Resize", 1), ("Resize", 2), ("QuantizeLinear", 1), ("DequantizeLinear", 1)})
 
@@ -82,55 +84,68 @@ def strip_debug(model: Any) -> None:
 
 
 def move_uint8_casts(model: Any) -> Any:
-    """Cast uint8 inputs before they are transposed, and outputs after: TensorRT moves no uint8 tensors about."""
+    """Cast uint8 inputs before they are moved or compared, and outputs after: TensorRT does neither with uint8 tensors.
+    """
     model = copy_of(model)
     graph = model.graph
-    pixels = {value.name for value in graph.input if value.type.tensor_type.elem_type == UINT8}
+    _cast_inputs_first(graph)
     results = {value.name for value in graph.output if value.type.tensor_type.elem_type == UINT8}
-    while _swap_input_cast(graph, pixels) or _swap_output_cast(graph, results):
+    while _swap_output_cast(graph, results):
         pass
     return model
 
 
-def _swap_input_cast(graph: Any, pixels: set[str]) -> bool:
-    """Turn one mover of a uint8 input into: cast, move; later casts of the moved value become identities."""
+def _cast_inputs_first(graph: Any) -> None:
+    """Follow each uint8 input through movers and comparisons, which then work on its float copy."""
     onnx = import_onnx()
-    for position, node in enumerate(graph.node):
-        if node.op_type in _MOVERS and node.input and node.input[0] in pixels:
-            name = f"{node.input[0]}_as_float"
-            if not any(name in other.output for other in graph.node):
-                cast = onnx.helper.make_node("Cast", [node.input[0]], [name], name=name, to=FLOAT)
-                graph.node.insert(position, cast)
-            node.input[0] = name
-            _forget_types(graph, node.output)
-            _back_to_uint8(graph, node)
-            return True
-    return False
+    pixels = {value.name for value in graph.input if value.type.tensor_type.elem_type == UINT8}
+    floats: set[str] = set()
+    nodes: list[Any] = []
+    made: set[str] = set()
 
+    def cast(name: str, target: str, kind: int) -> str:
+        if target not in made:
+            made.add(target)
+            nodes.append(onnx.helper.make_node("Cast", [name], [target], name=target, to=kind))
+        return target
 
-def _back_to_uint8(graph: Any, mover: Any) -> None:
-    """Consumers that are casts to float read the moved value as it is; any other gets its uint8 back."""
-    onnx = import_onnx()
-    moved = mover.output[0]
-    others = []
-    for node in list(graph.node):
-        if moved not in node.input:
+    for original in graph.node:
+        node = copy_of(original)
+        if not any(name in pixels or name in floats for name in node.input):
+            nodes.append(node)
             continue
-        if node.op_type == "Cast" and node.attribute[0].i == FLOAT:
+        movable = node.op_type in _MOVERS
+        for index, name in enumerate(node.input):
+            if name in pixels and (movable or node.op_type in _COMPARISONS):
+                node.input[index] = cast(name, f"{name}_as_float", FLOAT)
+            elif name in floats and not (movable or node.op_type in _COMPARISONS or node.op_type == "Cast"):
+                node.input[index] = cast(name, f"{name}_as_uint8", UINT8)
+        if movable:
+            floats.update(node.output)
+            _forget_types(graph, node.output)
+        elif node.op_type in _COMPARISONS:
+            for index, name in enumerate(node.input):
+                node.input[index] = _float_constant(graph, nodes, name)
+        elif node.op_type == "Cast" and node.input[0] in floats and node.attribute[0].i == FLOAT:
             node.op_type = "Identity"
             del node.attribute[:]
-        elif node.op_type not in _MOVERS:
-            others.append(node)
-        else:
-            _back_to_uint8(graph, node)
-    if others:
-        name = f"{moved}_as_uint8"
-        position = next(i for i, node in enumerate(graph.node) if moved in node.output) + 1
-        graph.node.insert(position, onnx.helper.make_node("Cast", [moved], [name], name=name, to=UINT8))
-        for node in others:
-            for index, value in enumerate(node.input):
-                if value == moved:
-                    node.input[index] = name
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _float_constant(graph: Any, nodes: list[Any], name: str) -> str:
+    """The float copy of a uint8 constant; any other value as it is."""
+    onnx = import_onnx()
+    tensors = [tensor for tensor in graph.initializer if tensor.name == name]
+    tensors += [n.attribute[0].t for n in nodes if n.op_type == "Constant" and n.output[0] == name and n.attribute[0].t]
+    if not tensors or tensors[0].data_type != UINT8:
+        return name
+    target = f"{name}_as_float"
+    if not any(tensor.name == target for tensor in graph.initializer):
+        values = onnx.numpy_helper.to_array(tensors[0]).astype(np.float32)
+        graph.initializer.append(onnx.numpy_helper.from_array(values, target))
+    return target
 
 
 def _swap_output_cast(graph: Any, results: set[str]) -> bool:
