@@ -2,11 +2,14 @@
 
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from streamgc.call.codec import CodecOptions
 from streamgc.errors import BitstreamError
+from streamgc.profiling.spans import Spans
 from streamgc.rtc.pictures import Picture
 
 MAGIC = b"fake"
@@ -70,8 +73,9 @@ class FakeSender:
 class FakeReceiver:
     """Shows the mean colour; needs an intra message first."""
 
-    def __init__(self, render_s: float = 0.0) -> None:
+    def __init__(self, render_s: float = 0.0, shape: tuple[int, int] = (16, 16)) -> None:
         self.render_s = render_s
+        self.shape = shape
         self.numbers: list[int] = []
         self.intra_seen = False
         self._newest: tuple[int, tuple[int, int, int]] | None = None
@@ -94,4 +98,28 @@ class FakeReceiver:
             return None
         number, colour = self._newest
         self._newest = None
-        return FakeShown(np.full((16, 16, 3), colour, np.uint8), number)
+        return FakeShown(np.full((*self.shape, 3), colour, np.uint8), number)
+
+
+class FakeCodec:
+    """Satisfies streamgc.call.codec.Codec."""
+
+    model_name, engine = "fake", "none"
+
+    def __init__(self, model_hash: str = "00000000000000aa", shape: tuple[int, int] = (16, 16)) -> None:
+        self.model_hash = model_hash
+        self._shape = shape
+
+    def sender(self, spans: Spans) -> FakeSender:
+        return FakeSender()
+
+    def receiver(self, spans: Spans) -> FakeReceiver:
+        return FakeReceiver(shape=self._shape)
+
+    def conventional(self) -> Callable[[Picture], Picture] | None:
+        return lambda picture: picture
+
+
+def load_fake(options: CodecOptions) -> FakeCodec:
+    """A factory for the options of a call: `tests.rtc_fakes:load_fake`."""
+    return FakeCodec(shape=(options.height, options.width))

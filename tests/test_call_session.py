@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -13,30 +13,11 @@ from streamgc.call.rendezvous import make_room
 from streamgc.call.serve import SignalingOptions, local_server
 from streamgc.call.session import Event, Hooks, Session, SessionOptions
 from streamgc.errors import SignallingError
-from streamgc.profiling.spans import Spans
 from streamgc.rtc.connection import ConnectionOptions
-from streamgc.rtc.pictures import Captured, Picture
+from streamgc.rtc.pictures import Captured
 from streamgc.rtc.snapshot import Snapshots
 from streamgc.rtc.statistics import Statistics, from_json_line, to_json_line
-from tests.rtc_fakes import FakeReceiver, FakeSender
-
-
-class FakeCodec:
-    """Satisfies streamgc.call.codec.Codec."""
-
-    model_name, engine = "fake", "none"
-
-    def __init__(self, model_hash: str = "00000000000000aa") -> None:
-        self.model_hash = model_hash
-
-    def sender(self, spans: Spans) -> FakeSender:
-        return FakeSender()
-
-    def receiver(self, spans: Spans) -> FakeReceiver:
-        return FakeReceiver()
-
-    def conventional(self) -> Callable[[Picture], Picture] | None:
-        return lambda picture: picture
+from tests.rtc_fakes import FakeCodec
 
 
 @dataclass

@@ -3,11 +3,12 @@
 Both travel in one block, which rides on an RTP packet of the other direction when there is one, and in an RTCP
 application-layer feedback packet (RFC 4585, PSFB with FMT 15) when there is none.
 
-How often is decided here. Each RTCP packet costs about 60 bytes on the wire. A picture of this codec depends on one
-key picture and on nothing else, so only the arrival of a key (or the loss of a part of one) is worth a packet of its
-own: it goes out at once, at most 8 times a second. Everything else – loss, queueing delay, rate, acknowledged symbols
-– waits for the next reverse frame or for the beat of 2 a second, which costs 1 kbit/s. At 40 ms one way a key is so
-in use one frame after the round trip, as the references at age 2–3 need.
+How often is decided here. Each RTCP packet costs about 64 bytes on the wire. A key picture that has become complete
+is worth a packet of its own – every frame until then is conditioned on an older one – and goes out at once, at most 8
+times a second. The rest waits for the next reverse frame or for a beat of 4 a second, which costs 2 kbit/s: the
+format knows references of age 1 to 7, and at 15 frames a second and 40 ms one way that beat keeps the newest
+confirmed frame at age 2 (just confirmed) to 6 (just before the next beat), where 2 a second would let it lapse half
+of the time and 8 a second would cost 4 kbit/s for age 2 to 4.
 """
 
 import struct
@@ -17,11 +18,11 @@ from typing import NamedTuple
 from streamgc.errors import BitstreamError
 
 URGENT_INTERVAL_NS = 125_000_000
-REGULAR_INTERVAL_NS = 500_000_000
+REGULAR_INTERVAL_NS = 250_000_000
 RIDE_INTERVAL_NS = 125_000_000
 """Between two blocks that ride on reverse packets, when there is something new but nothing urgent."""
 
-REGULAR_RIDE_NS = 350_000_000
+REGULAR_RIDE_NS = 180_000_000
 """A reverse packet takes a block along after so long, so that none needs a packet of its own."""
 
 _REPORT = struct.Struct("!BBHBB")

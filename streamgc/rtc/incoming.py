@@ -196,8 +196,7 @@ class IncomingVideo:
         received = []
         for message in batch:
             try:
-                with self._spans.frame(message.number), self._spans("decode"):
-                    received.append(self._codec.receive(message.data, message.arrived_ns))
+                received.append(self._codec.receive(message.data, message.arrived_ns))
             except BitstreamError as error:
                 self._conceal("not decodable", error)
             except Exception as error:  # a fault in the codec costs a picture, not the call
@@ -205,8 +204,7 @@ class IncomingVideo:
         if not received:
             return received, None
         try:
-            with self._spans.frame(received[-1].number):
-                shown = self._codec.render()
+            shown = self._codec.render()
         except Exception as error:
             self._conceal("failed to render", error)
             return received, None

@@ -1,0 +1,171 @@
+"""`streamgc demo`: two peers in two processes on this host, a rendezvous server between them, a real clip and a real
+connection."""
+
+import asyncio
+import contextlib
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from streamgc.call.demo_options import DemoOptions, PeerOptions
+from streamgc.call.rendezvous import make_room
+from streamgc.call.report import read_log, report, write_pictures, write_report
+from streamgc.call.serve import SignalingOptions, local_server
+from streamgc.call.sources import Size, load_clip, packaged_clip
+from streamgc.errors import CallError, StreamGCError
+from streamgc.rtc.pictures import Picture
+from streamgc.rtc.statistics import Statistics, from_json_line
+
+START_S = 60.0
+"""Seconds that loading networks, connecting and ending may take beyond the call itself."""
+
+
+def run_demo(options: DemoOptions, console: Console | None = None) -> dict[str, Any]:
+    """Make the call, write `report.json`, `side_by_side.mp4` and `contact_sheet.png` into `options.out`, return the
+    report.
+
+    Raises a `StreamGCError` with one clear line for anything that cannot be used: a missing file, no camera, a model
+    that is not there, peers that do not connect.
+    """
+    screen = console or Console()
+    clip_path = "webcam" if options.input == "webcam" else str(options.input or packaged_clip())
+    clip = _load(options, clip_path)
+    with tempfile.TemporaryDirectory(prefix="streamgc-demo-") as name:
+        folder = Path(name)
+        asyncio.run(_call(options, clip_path, folder, screen))
+        logs = [read_log(folder / f"{peer}.events") for peer in "ab"]
+        whole = report(options, logs)
+        write_pictures(options, folder, logs, clip)
+    write_report(options.out / "report.json", whole)
+    return whole
+
+
+def _load(options: DemoOptions, path: str) -> list[Picture]:
+    """The clip, for the side-by-side; read before anything is started, so that a bad file is told at once."""
+    if path == "webcam":
+        return []
+    limit = int(min(options.seconds, 120.0) * options.codec.fps) + 1
+    return load_clip(path, Size(options.codec.width, options.codec.height), options.codec.fps, limit)
+
+
+async def _call(options: DemoOptions, clip: str, folder: Path, screen: Console) -> None:
+    async with local_server(SignalingOptions(port=0)) as server:
+        room = await make_room(server)
+        impairment = None if options.impairment.perfect else options.impairment
+        common = PeerOptions(
+            name="a",
+            server=server,
+            room=room,
+            folder=str(folder),
+            codec=options.codec,
+            impairment=impairment,
+            input=clip,
+            seconds=options.seconds,
+            receive=options.duplex,
+            frames_kept=int(options.keep_seconds * options.codec.fps),
+        )
+        other = replace(
+            common,
+            name="b",
+            input=clip if options.duplex else "",
+            receive=True,
+            impairment=replace(impairment, seed=impairment.seed + 1000) if impairment else None,
+        )
+        latest: dict[str, Statistics] = {}
+        with Live(console=screen, refresh_per_second=4, transient=False) as live:
+
+            def update(name: str, statistics: Statistics) -> None:
+                latest[name] = statistics
+                live.update(table(latest))
+
+            await _run_peers([common, other], options.seconds + START_S, update)
+
+
+async def _run_peers(peers: list[PeerOptions], limit_s: float, update: Callable[[str, Statistics], None]) -> None:
+    """Run the peers to their end; raises what the first of them that fails says."""
+    processes: list[asyncio.subprocess.Process] = []
+    try:
+        for peer in peers:
+            processes.append(await _start(peer))
+        watching = [_watch(process, peer.name, update) for process, peer in zip(processes, peers, strict=True)]
+        async with asyncio.timeout(limit_s):
+            await asyncio.gather(*watching)
+    except TimeoutError as error:
+        raise CallError("the demo's peers did not finish in time") from error
+    finally:
+        for process in processes:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.terminate()
+        for process in processes:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), 5)
+
+
+async def _start(peer: PeerOptions) -> asyncio.subprocess.Process:
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "streamgc.call.demo_peer", stdin=pipe, stdout=pipe, stderr=pipe, limit=1 << 20
+    )
+    assert process.stdin is not None
+    process.stdin.write(msgspec.json.encode(peer))
+    with contextlib.suppress(ConnectionError):
+        await process.stdin.drain()
+    process.stdin.close()
+    return process
+
+
+async def _watch(process: asyncio.subprocess.Process, name: str, update: Callable[[str, Statistics], None]) -> None:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    errors = asyncio.create_task(process.stderr.read())
+    while line := await process.stdout.readline():
+        with contextlib.suppress(msgspec.MsgspecError):
+            update(name, from_json_line(line))
+    said = (await errors).decode(errors="replace").strip()
+    code = await process.wait()
+    if code == 2:
+        raise StreamGCError(said.splitlines()[-1] if said else "a peer of the demo failed")
+    if code not in (0, 130):
+        raise CallError(f"a peer of the demo crashed ({code}): {said.splitlines()[-1] if said else 'no message'}")
+
+
+def table(latest: dict[str, Statistics]) -> Table:
+    """The live table: one column a peer."""
+    shown = Table(title="StreamGC call", min_width=64)
+    shown.add_column("")
+    for name in sorted(latest):
+        shown.add_column(f"peer {name} ({latest[name].state})", justify="right")
+    for label, cell in _ROWS:
+        shown.add_row(label, *(cell(latest[name]) for name in sorted(latest)))
+    stage_names = {stage: None for one in latest.values() for stage in one.stages}
+    for stage in stage_names:
+        cells = (latest[name].stages.get(stage) for name in sorted(latest))
+        shown.add_row(
+            f"  {stage} ms", *(f"{times['p50']:.1f} / {times['p95']:.1f}" if times else "" for times in cells)
+        )
+    return shown
+
+
+_ROWS: tuple[tuple[str, Callable[[Statistics], str]], ...] = (
+    ("sent kbps, on the wire", lambda one: f"{one.sent.kbps_onwire:.1f}"),
+    ("sent kbps, payload", lambda one: f"{one.sent.kbps_payload:.1f}"),
+    ("received kbps, on the wire", lambda one: f"{one.received.kbps_onwire:.1f}"),
+    ("frames sent", lambda one: str(one.sent.frames_sent)),
+    ("frames shown", lambda one: str(one.received.frames_shown)),
+    (
+        "frames dropped",
+        lambda one: str(sum(one.sent.frames_dropped.values()) + sum(one.received.frames_dropped.values())),
+    ),
+    ("loss", lambda one: f"{max(one.received.loss, one.sent.loss_reported):.1%}"),
+    ("round trip ms", lambda one: "" if one.rtt_ms is None else f"{one.rtt_ms:.0f}"),
+    ("latency ms, p50 / p95", lambda one: ""),
+)

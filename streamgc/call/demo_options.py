@@ -1,0 +1,43 @@
+"""What `streamgc demo` takes, and what its peers are told."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from streamgc.call.codec import CodecOptions
+from streamgc.errors import InputError
+from streamgc.rtc.impairment import Impairment
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """The demo's options; network impairments hold for both directions."""
+
+    input: str = ""  # a video file, "webcam", or empty for the packaged clip
+    seconds: float = 10.0
+    codec: CodecOptions = field(default_factory=CodecOptions)
+    duplex: bool = False
+    impairment: Impairment = field(default_factory=Impairment)
+    out: Path = Path("out")
+    keep_seconds: float = 60.0  # of the call that go into the video
+
+    def __post_init__(self) -> None:
+        if self.seconds < 1 or not 1 <= self.codec.fps <= 60:
+            raise InputError("a demo lasts at least a second, at 1 to 60 frames a second")
+        if self.codec.kbps < 1:
+            raise InputError("the rate is at least 1 kbit/s")
+
+
+@dataclass(frozen=True)
+class PeerOptions:
+    """What one process of the demo is told, as JSON."""
+
+    name: str
+    server: str
+    room: str
+    folder: str  # for events and raw frames
+    codec: CodecOptions
+    impairment: Impairment | None
+    input: str  # empty = sends nothing
+    seconds: float
+    receive: bool
+    frames_kept: int

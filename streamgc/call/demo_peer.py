@@ -1,0 +1,227 @@
+"""One peer of the demo, in a process of its own: `python -m streamgc.call.demo_peer` with `PeerOptions` as JSON on
+standard input.
+
+Standard output carries `Statistics` as JSON lines; what happened to each frame goes to `<folder>/<name>.events` and
+the pictures to raw files beside it. An error is one line on standard error and exit code 2.
+"""
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+import psutil
+
+from streamgc.call.codec import load_codec
+from streamgc.call.demo_options import PeerOptions
+from streamgc.call.session import Event, Hooks, Session, SessionOptions
+from streamgc.call.sinks import RawFrames
+from streamgc.call.sources import Camera, Size, load_clip, play
+from streamgc.errors import StreamGCError
+from streamgc.rtc.connection import Connection, ConnectionOptions
+from streamgc.rtc.pictures import Captured, Encoded, Picture
+from streamgc.rtc.snapshot import Snapshots
+from streamgc.rtc.statistics import Statistics, to_json_line
+
+
+class SentFrame(msgspec.Struct, tag="sent", frozen=True):
+    """A frame that left."""
+
+    number: int
+    position: int  # in the source
+    captured_ns: int
+    message: int  # bytes
+    kept: int | None  # place in the raw file
+
+
+class ShownFrame(msgspec.Struct, tag="shown", frozen=True):
+    """A frame that was displayed; number None when it came by a conventional codec."""
+
+    number: int | None
+    at_ns: int
+    place: int | None
+
+
+class SpanRecord(msgspec.Struct, tag="span", frozen=True):
+    """One stage of one frame."""
+
+    stage: str
+    frame: int | None
+    start_ns: int
+    end_ns: int
+
+
+class Ended(msgspec.Struct, tag="ended", frozen=True):
+    """The last record."""
+
+    connected_ns: int
+    ended_ns: int
+    bytes_sent: int  # on the wire, while connected
+    payload_sent: int
+    bytes_setup: int
+    captured: int
+    cpu_percent: float
+    rss_mb: float
+    model: str
+    model_hash: str
+    engine: str
+    codec: str
+    repeats: int
+    rtt_ms: float | None
+    freeze_longest_s: float
+    sent_dropped: dict[str, int]
+    received_dropped: dict[str, int]
+
+
+Record = SentFrame | ShownFrame | SpanRecord | Ended
+
+
+class Peer:
+    """Runs a session and writes down what happens."""
+
+    def __init__(self, options: PeerOptions, out: TextIO) -> None:
+        self._options, self._out = options, out
+        folder = Path(options.folder)
+        self._events = (folder / f"{options.name}.events").open("wb")
+        self._kept = RawFrames(folder / f"{options.name}.kept", options.frames_kept)
+        self._shown = RawFrames(folder / f"{options.name}.shown", options.frames_kept)
+        self._codec = load_codec(options.codec)
+        connection = ConnectionOptions(
+            model=self._codec.model_hash,
+            kbps=options.codec.kbps,
+            fps=options.codec.fps,
+            impairment=options.impairment,
+        )
+        self._session = Session(
+            SessionOptions(
+                options.server,
+                options.room,
+                connection,
+                send=bool(options.input),
+                receive=options.receive,
+                rejoin=False,
+            ),
+            self._codec,
+            Hooks(self._on_shown, self._on_sent, self._on_event, self._on_statistics, self._on_connection),
+        )
+        self._process = psutil.Process()
+        self._connection: Connection | None = None
+        self._connected_ns = 0
+        self._cpu_at_start = 0.0
+        self._setup_bytes = 0
+        self._last: Statistics | None = None
+
+    async def run(self) -> None:
+        """The whole call."""
+        source = asyncio.create_task(self._send()) if self._options.input else None
+        try:
+            await self._session.run()
+        finally:
+            if source is not None:
+                source.cancel()
+                await asyncio.gather(source, return_exceptions=True)
+            self._finish()
+
+    async def _send(self) -> None:
+        options = self._options
+        size, fps = Size(options.codec.width, options.codec.height), options.codec.fps
+        try:
+            if options.input == "webcam":
+                async with Camera("", size, fps) as camera:
+                    await self._session.send_all(_for_seconds(camera.pictures(), options.seconds))
+            else:
+                pictures = load_clip(options.input, size, fps, limit=_frames_needed(options))
+                await self._session.send_all(play(pictures, fps, options.seconds))
+        finally:
+            self._session.stop()
+
+    def _on_connection(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def _on_event(self, event: Event, text: str) -> None:
+        if event is Event.CONNECTED and self._connection is not None:
+            self._connected_ns = time.monotonic_ns()
+            self._setup_bytes = self._connection.wire.bytes_sent
+            times = self._process.cpu_times()
+            self._cpu_at_start = times.user + times.system
+
+    def _on_sent(self, number: int, captured: Captured, encoded: Encoded) -> None:
+        kept = self._kept.add(encoded.kept) if encoded.kept is not None else None
+        self._write(SentFrame(number, captured.position, captured.captured_ns, len(encoded.message), kept))
+
+    def _on_shown(self, picture: Picture, number: int | None, at_ns: int) -> None:
+        self._write(ShownFrame(number, at_ns, self._shown.add(picture)))
+
+    def _on_statistics(self, statistics: Statistics, snapshots: Snapshots) -> None:
+        for span in snapshots.spans:
+            self._write(SpanRecord(span.stage, span.frame, span.start_ns, span.end_ns))
+        self._last = statistics
+        with contextlib.suppress(BrokenPipeError):
+            self._out.write(to_json_line(statistics).decode())
+            self._out.flush()
+
+    def _write(self, record: Record) -> None:
+        self._events.write(msgspec.json.encode(record) + b"\n")
+
+    def _finish(self) -> None:
+        connection, last = self._connection, self._last
+        if connection is not None and last is not None and self._connected_ns:
+            now = time.monotonic_ns()
+            times = self._process.cpu_times()
+            seconds = max(1e-3, (now - self._connected_ns) / 1e9)
+            self._write(
+                Ended(
+                    connected_ns=self._connected_ns,
+                    ended_ns=now,
+                    bytes_sent=connection.wire.bytes_sent - self._setup_bytes,
+                    payload_sent=connection.outgoing.counts.payload_bytes if connection.outgoing else 0,
+                    bytes_setup=self._setup_bytes,
+                    captured=connection.outgoing.counts.captured if connection.outgoing else 0,
+                    cpu_percent=100 * (times.user + times.system - self._cpu_at_start) / seconds,
+                    rss_mb=self._process.memory_info().rss / 1e6,
+                    model=self._codec.model_name,
+                    model_hash=self._codec.model_hash,
+                    engine=self._codec.engine,
+                    codec=connection.codec,
+                    repeats=last.sent.repeats,
+                    rtt_ms=last.rtt_ms,
+                    freeze_longest_s=last.received.freeze_longest_s,
+                    sent_dropped=last.sent.frames_dropped,
+                    received_dropped=last.received.frames_dropped,
+                )
+            )
+        for file in (self._events, self._kept, self._shown):
+            file.close()
+
+
+def _frames_needed(options: PeerOptions) -> int:
+    return min(1800, int(options.seconds * options.codec.fps) + 1)
+
+
+async def _for_seconds(pictures: AsyncIterator[Captured], seconds: float) -> AsyncIterator[Captured]:
+    end = time.monotonic() + seconds
+    async for captured in pictures:
+        if time.monotonic() >= end:
+            return
+        yield captured
+
+
+def main() -> int:
+    """Read the options, run, say in one line what went wrong."""
+    options = msgspec.json.decode(sys.stdin.buffer.read(), type=PeerOptions)
+    try:
+        asyncio.run(Peer(options, sys.stdout).run())
+    except StreamGCError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
