@@ -19,7 +19,7 @@ from streamgc.evaluation.metrics import Trunk
 from streamgc.evaluation.plots import Sheet, plot_call, write_contact_sheet, write_side_by_side
 from streamgc.evaluation.ratio import Point, bd_rate, geometric_mean, payload_rate, ratio, wire_sizes
 from streamgc.evaluation.rivals import ClipCodec, Coded, ConventionalCodec, coded_at, conventional
-from streamgc.evaluation.scores import EVERY, FIRST, Scorer, without_nan
+from streamgc.evaluation.scores import EVERY, FIRST, PersonSource, Scorer, without_nan
 
 OURS = "sgc"
 CODECS = (OURS, "svtav1", "vp9", "x265", "x264", "vp8")
@@ -239,7 +239,7 @@ def bd_rates(rows: Sequence[Row], codec: str = OURS) -> dict[str, dict[str, floa
 
 def evaluate_call(
     clips: Sequence[str | Path],
-    selfie: str | Path,
+    selfie: PersonSource,
     codecs: Sequence[str] = CODECS,
     rates: Sequence[float] = RATES,
     size: int = 256,
@@ -260,10 +260,10 @@ def evaluate_call(
 
     `selfie` is the segmentation teacher's TFLite file; `anchors` a file that keeps AV1's points (measured where it
     lacks any), `cache` one that keeps the conventional codecs' rows; without "vgg" in `trunks` the verdict (AlexNet)
-    is there three times as fast. `json_path` receives the result; `out` a folder for rows.csv, plots, the contact sheet and for each
-    clip a video of all codecs side by side at `sheet_rate`. `codec` stands for "sgc" instead of the shipped one.
-    Raises InputError (clips, model or codec names) or BackendMissing; a clip that shows no person, or a coding
-    that fails, becomes a note of the result.
+    is there three times as fast. `json_path` receives the result; `out` a folder for rows.csv, plots, the contact
+    sheet and for each clip a video of all codecs side by side at `sheet_rate`. `codec` stands for "sgc" instead of
+    the shipped one. Raises InputError (clips, model or codec names) or BackendMissing; a clip that shows no person,
+    or a coding that fails, becomes a note of the result.
     """
     setting = Setting(size, fps, limit, preset)
     known: dict[str, ClipCodec] = {}
@@ -305,12 +305,13 @@ def evaluate_call(
 def evaluate_frames(
     clip: str | Path,
     decoded: str | Path,
-    selfie: str | Path,
+    selfie: PersonSource,
     sizes: str | Path | None = None,
     size: int = 256,
     fps: int = 15,
     limit: int = 150,
     anchors: str | Path | None = None,
+    trunks: Sequence[Trunk] = ("alex", "vgg"),
 ) -> Row:
     """Scores pictures that some codec has already decoded: a video, or a folder of PNG files in order of name.
 
@@ -319,7 +320,7 @@ def evaluate_frames(
     """
     loaded = load_clip(clip, size, fps, limit)
     shown = read_decoded(decoded, size, fps, limit)
-    scorer = Scorer(selfie)
+    scorer = Scorer(selfie, trunks)
     row: Row = {"clip": loaded.name, "frames": len(shown)}
     if sizes is not None:
         try:

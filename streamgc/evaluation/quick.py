@@ -12,7 +12,7 @@ from streamgc.evaluation.call import OURS, TOLERANCE, summarise
 from streamgc.evaluation.clips import load_clip
 from streamgc.evaluation.ratio import Point, payload_rate, ratio
 from streamgc.evaluation.rivals import ClipCodec, Coded
-from streamgc.evaluation.scores import Scorer
+from streamgc.evaluation.scores import PersonSource, Scorer
 
 QUICK_CLIPS = ("carphone", "__d9.", "akiyo", "gestures__bird", "sbia1a")
 """Parts of the names of the clips that are measured: a car, a close head, a newsreader, signing, a speaker."""
@@ -39,7 +39,7 @@ class QuickRatio:
     def __init__(
         self,
         folder: str | Path,
-        selfie: str | Path,
+        selfie: PersonSource,
         anchors: str | Path,
         clips: Sequence[str] = QUICK_CLIPS,
         setting: Setting | None = None,
@@ -78,7 +78,7 @@ def quick_ratio(
     codec: ClipCodec,
     anchors: str | Path,
     folder: str | Path,
-    selfie: str | Path,
+    selfie: PersonSource,
     rates: Sequence[float] = (3, 5, 10),
     ack_delay_ms: float = 130,
 ) -> QuickResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from streamgc.errors import InputError
 from streamgc.evaluation.clips import Clip, Frame
 from streamgc.evaluation.metrics import PerceptualDistance, Trunk, flicker, ms_ssim, psnr, restore_outside
 from streamgc.evaluation.person import Mask, PersonMask
+
+PersonSource = str | Path | Callable[[Frame], Mask]
+"""The segmentation teacher's TFLite file, or a function from a picture to the mask of its person."""
 
 FIRST, EVERY = 4, 8
 """Pictures 4, 12, 20 … of a clip are scored: past the first, and often enough at 15 a second."""
@@ -23,9 +26,9 @@ class Scorer:
     The masks of the clip in hand are kept, since every codec and rate of a clip is scored with the same ones.
     """
 
-    def __init__(self, selfie: str | Path, trunks: Sequence[Trunk] = ("alex", "vgg")) -> None:
-        """Loads the teacher at `selfie` and the trunks; raises InputError or BackendMissing."""
-        self._person = PersonMask(selfie)
+    def __init__(self, person: PersonSource, trunks: Sequence[Trunk] = ("alex", "vgg")) -> None:
+        """Loads the trunks and the teacher, whose file or whose function is given; InputError or BackendMissing."""
+        self._person = person if callable(person) else PersonMask(person)
         self._distances = {trunk: PerceptualDistance(trunk) for trunk in trunks}
         self._masks: tuple[list[Frame], list[Mask]] = ([], [])
 
