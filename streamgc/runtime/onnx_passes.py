@@ -209,6 +209,39 @@ def store_half_weights(model: Any, at_least: int = 64) -> Any:
     return model
 
 
+def make_signed(model: Any) -> Any:
+    """Turn unsigned activations' Q/DQ (uint8, zero point 0: what follows a ReLU) into signed int8, all that TensorRT
+    takes.
+
+    Raises EngineError on a zero point other than 0, which has no symmetric form.
+    """
+    onnx = import_onnx()
+    model = copy_of(model)
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.input) < 3:
+            continue
+        zero = constants.get(node.input[2])
+        if zero is None or np.any(onnx.numpy_helper.to_array(zero)):
+            raise EngineError(f"{node.name} is not symmetric: its zero point is not 0")
+        if zero.data_type == INT8:
+            continue
+        for index, suffix in ((1, "scale"), (2, "zero")):
+            old, name = constants[node.input[index]], f"{node.input[index]}_signed_{suffix}"
+            if name not in constants:
+                values = onnx.numpy_helper.to_array(old)
+                signed = values * np.float32(255 / 127) if index == 1 else values.astype(np.int8)
+                constants[name] = onnx.numpy_helper.from_array(np.asarray(signed), name)
+                graph.initializer.append(constants[name])
+            node.input[index] = name
+        _forget_types(graph, node.output)
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [t for t in graph.initializer if t.name not in used]:
+        graph.initializer.remove(tensor)
+    return model
+
+
 def store_int8_weights(model: Any) -> Any:
     """Replace QuantizeLinear of a constant by the int8 constant itself: a quarter of the file."""
     onnx = import_onnx()
