@@ -1,6 +1,7 @@
 """Picture scores against independent computations."""
 
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,6 +11,15 @@ import torch
 
 from streamgc.evaluation.clips import Frame
 from streamgc.evaluation.metrics import PerceptualDistance, flicker, ms_ssim, psnr, restore_outside
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small pictures gain nothing from more, and a busy machine loses much."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def picture(seed: int, size: int = 192) -> Frame:
