@@ -23,6 +23,13 @@ def test_every_file_is_of_a_maker() -> None:
     assert {path.stem for path in FOLDER.glob("*.hex")} == set(MAKERS)
 
 
+def test_the_worked_example_in_the_documentation_is_true() -> None:
+    text = (FOLDER.parent.parent / "docs" / "bitstream.md").read_text()
+    assert f"`{golden('tables_hash').hex()}`" in text
+    for name in ("small_intra", "small_inter", "message_picture", "message_skip"):
+        assert f"`{golden(name).hex(' ')}`" in text
+
+
 def test_golden_pictures_decode() -> None:
     tables = default_tables()
     assert decode_code(golden("small_intra"), (3, 4), 2, None, 0, tables).equals(small_code())

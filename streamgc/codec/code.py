@@ -1,8 +1,8 @@
 """A picture's code to bytes and back, given the reference both sides hold.
 
-One arithmetic payload: a flag whether what is kept differs from the reference, if so a keep bit for every cell in
-raster order, then for every kept cell in raster order its symbols, channel by channel. Trailing zero bytes are not
-sent.
+One arithmetic payload: with a reference a flag whether what is kept differs from it; if so, or without a reference, a
+keep bit for every cell in raster order; then for every kept cell in raster order its symbols, channel by channel.
+Trailing zero bytes are not sent.
 """
 
 from collections.abc import Callable, Sequence
@@ -85,7 +85,7 @@ def keep_bits(keep: npt.NDArray[np.bool_], reference: Code | None, age: int, tab
     """Ideal cost in bits of saying what is kept."""
     same = reference is not None and np.array_equal(keep, reference.keep)
     flag = int(tables.moved[AGE_BUCKET[age]])
-    bits = 16 - float(np.log2(flag if same else TOTAL - flag))
+    bits = 0.0 if reference is None else 16 - float(np.log2(flag if same else TOTAL - flag))
     if same:
         return bits
     zero = tables.keep_zero[keep_contexts(keep, keep_base(reference.keep if reference else None, age, keep.shape), age)]
@@ -103,7 +103,8 @@ def _encode_keep(
     encoder: Encoder, keep: npt.NDArray[np.bool_], reference: Code | None, age: int, tables: Tables
 ) -> None:
     same = reference is not None and np.array_equal(keep, reference.keep)
-    encoder.encode(int(not same), tables.moved_rows[AGE_BUCKET[age]])
+    if reference is not None:
+        encoder.encode(int(not same), tables.moved_rows[AGE_BUCKET[age]])
     if same:
         return
     base = keep_base(reference.keep if reference else None, age, keep.shape)
@@ -114,10 +115,7 @@ def _encode_keep(
 def _decode_keep(
     decoder: Decoder, reference: Code | None, age: int, tables: Tables, shape: tuple[int, int]
 ) -> npt.NDArray[np.bool_]:
-    same = not decoder.decode(tables.moved_rows[AGE_BUCKET[age]])
-    if same:
-        if reference is None:
-            raise BitstreamError("a picture without a reference keeps the cells of its reference")
+    if reference is not None and not decoder.decode(tables.moved_rows[AGE_BUCKET[age]]):
         return reference.keep.copy()
     columns = shape[1]
     base = keep_base(reference.keep if reference else None, age, shape).tolist()

@@ -7,7 +7,7 @@ u8, u8), then u16 arrays: inner cumulative counts of the symbol tables (…, 4),
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from hashlib import blake2b
 from math import prod
 from pathlib import Path
@@ -35,7 +35,7 @@ class Tables:
     keep: npt.NDArray[np.uint16]
     """(5, 2, 2, 2, 2, 2): counts of "not kept", 1…65535."""
     moved: npt.NDArray[np.uint16]
-    """(5,): counts of "what is kept is as in the reference", by age bucket, 1…65535."""
+    """(5,): counts of "what is kept is as in the reference", by age bucket, 1…65535; the first is not used."""
 
     def __post_init__(self) -> None:
         for name, shape in (("symbols", (*SHAPE, LEVELS - 1)), ("keep", KEEP_SHAPE), ("moved", (AGES,))):
@@ -135,6 +135,7 @@ def cumulate(weights: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
     return counts
 
 
+@cache
 def default_tables() -> Tables:
     """Tables by formula, for use before a model is trained: most symbols repeat the reference, or are 0 where it has
     none.
@@ -156,7 +157,7 @@ def default_tables() -> Tables:
     old = np.broadcast_to(votes, KEEP_SHAPE)
     new = np.broadcast_to((3 * kept[0] + 5 * kept[1] + 5 * kept[2] + kept[3])[None], KEEP_SHAPE)
     ages = np.arange(AGES).reshape(-1, 1, 1, 1, 1, 1)
-    likely = np.where(ages == 0, new * 12 // 14, old)
+    likely = np.where(ages == 0, np.clip(new * 12 // 14, 4, 9), old)
     keep = cumulate(np.stack([np.int64(1) << (12 - likely), np.int64(1) << likely], axis=-1))[..., 0]
-    moved = cumulate(np.array([[1, 9999], [9, 1], [8, 2], [7, 3], [6, 4]]))[..., 0]
+    moved = cumulate(np.array([[1, 1], [9, 1], [8, 2], [7, 3], [6, 4]]))[..., 0]
     return Tables(cumulate(np.stack(weights, axis=-1)), np.ascontiguousarray(keep), moved)

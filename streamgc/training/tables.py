@@ -80,7 +80,8 @@ class TableCounts:
         indices = code.symbols.reshape(code.channels, -1).T[code.keep.ravel()] + LARGEST
         np.add.at(self.symbols, (contexts.ravel(), indices.ravel()), 1)
         same = reference is not None and np.array_equal(code.keep, reference.keep)
-        self.moved[AGE_BUCKET[age], int(not same)] += 1
+        if reference is not None:
+            self.moved[AGE_BUCKET[age], int(not same)] += 1
         if not same:
             base = keep_base(reference.keep if reference else None, age, code.grid)
             keeps = keep_contexts(code.keep, base, age)
