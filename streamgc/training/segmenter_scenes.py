@@ -1,0 +1,303 @@
+"""Training samples for the segmenter: crops of real pictures, and composites of people over rooms with exactly known
+instances.
+
+A composite pastes one to three people (cut out by their masks) over an empty room; touching and passing people are
+common, and who owns which pixel is known. Every sample is then degraded as webcams and networks do.
+"""
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+
+from streamgc.errors import TrainingError
+from streamgc.networks.segmenter import OFFSET_UNIT
+from streamgc.scene.labels import Label
+from streamgc.training.segmenter_data import UNKNOWN, Item, Items
+
+Mask = npt.NDArray[np.uint8]
+
+
+class Sample(NamedTuple):
+    """One training sample of size (H, W).
+
+    frame: RGB u8 (H, W, 3). person: u8 0..255 (H, W). weight: u8 (H, W), 0 where the person mask is not known. owner:
+    u8 (H, W), 0 nobody, k the k-th person. known: owners can be trusted. labels: u8 (H/16, W/16), `UNKNOWN` where not
+    known.
+    """
+
+    frame: npt.NDArray[np.uint8]
+    person: Mask
+    weight: Mask
+    owner: Mask
+    known: bool
+    labels: Mask
+
+
+class Targets(NamedTuple):
+    """What the heads learn: heat f32 (H/4, W/4) with Gaussians at centres, offset f32 (2, H/4, W/4) in `OFFSET_UNIT`s,
+    where f32 (H/4, W/4) is 1 at cells of known people, centres: their number."""
+
+    heat: npt.NDArray[np.float32]
+    offset: npt.NDArray[np.float32]
+    where: npt.NDArray[np.float32]
+    centres: int
+
+
+class Cutout(NamedTuple):
+    """A person to paste: RGBA image, whether the mask is cut by the lower edge, and how wide is its picture's
+    person."""
+
+    image: Image.Image
+    cut_below: bool
+
+
+def targets_of(owner: Mask, known: bool) -> Targets:
+    """Centre and offset targets of an owner map u8 (H, W)."""
+    grid = owner[2::4, 2::4]
+    height, width = grid.shape
+    heat = np.zeros((height, width), np.float32)
+    offset = np.zeros((2, height, width), np.float32)
+    where = np.zeros((height, width), np.float32)
+    rows = (np.arange(height, dtype=np.float32) * 4 + 1.5)[:, None]
+    columns = (np.arange(width, dtype=np.float32) * 4 + 1.5)[None]
+    centres = 0
+    for number in range(1, int(grid.max(initial=0)) + 1):
+        mine = grid == number
+        area = int(mine.sum())
+        if area < 12:
+            continue
+        centres += 1
+        ys, xs = np.nonzero(mine)
+        y, x = ys.mean() * 4 + 1.5, xs.mean() * 4 + 1.5
+        sigma = float(np.clip(0.08 * 4 * np.sqrt(area), 5, 16))
+        np.maximum(heat, np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * sigma * sigma)), out=heat)
+        offset[0][mine] = np.broadcast_to((y - rows) / OFFSET_UNIT, mine.shape)[mine]
+        offset[1][mine] = np.broadcast_to((x - columns) / OFFSET_UNIT, mine.shape)[mine]
+        where[mine] = 1
+    if not known:
+        where[:] = 0
+    return Targets(heat, offset, where, centres)
+
+
+def cell_labels(labels: Mask) -> Mask:
+    """Majority label u8 (h, w) of each 4×4 block of a label map at /4; `UNKNOWN` where that is the majority."""
+    height, width = labels.shape[0] // 4, labels.shape[1] // 4
+    small = np.where(labels == UNKNOWN, 15, labels).astype(np.int64)[: 4 * height, : 4 * width]
+    cell = np.arange(height * width).reshape(height, 1, width, 1)
+    key = (small.reshape(height, 4, width, 4) + cell * 16).ravel()
+    counts = np.bincount(key, minlength=height * width * 16).reshape(height, width, 16)
+    best = counts.argmax(2).astype(np.uint8)
+    best[best == 15] = UNKNOWN
+    return np.asarray(best, np.uint8)
+
+
+def tone_table(rng: np.random.Generator, shift: bool, dark: bool) -> list[int]:
+    """A lookup table of 3 × 256 values for random gain, gamma and contrast a channel, and low light."""
+    values = np.tile(np.linspace(0, 1, 256), (3, 1))
+    if shift:
+        gain = rng.uniform(0.75, 1.25) * rng.uniform(0.9, 1.1, (3, 1))
+        values = values ** rng.uniform(0.75, 1.35) * gain
+        values = (values - 0.45) * rng.uniform(0.75, 1.25) + 0.45
+    if dark:
+        values = values * rng.uniform(0.15, 0.5)
+    table: list[int] = (np.clip(values, 0, 1) * 255).astype(int).ravel().tolist()
+    return table
+
+
+def degrade(
+    rng: np.random.Generator, frame: npt.NDArray[np.uint8], noise: npt.NDArray[np.float32]
+) -> npt.NDArray[np.uint8]:
+    """Light, colour, blur, noise, low resolution and JPEG, each at random; `noise` is a long run of normal values."""
+    image = Image.fromarray(frame)
+    height, width = frame.shape[:2]
+    roll = rng.random(6)
+    if roll[0] < 0.15:
+        factor = rng.uniform(0.35, 0.8)
+        image = image.resize((int(width * factor), int(height * factor)), Image.Resampling.BILINEAR)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    elif roll[0] < 0.3:
+        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.6)))
+    image = image.point(tone_table(rng, roll[1] < 0.7, roll[2] < 0.08))
+    if roll[3] < 0.05:
+        image = image.convert("L").convert("RGB")
+    result = np.asarray(image)
+    if roll[4] < 0.35 or roll[2] < 0.08:
+        start = int(rng.integers(0, len(noise) - result.size))
+        grain = noise[start : start + result.size].reshape(result.shape) * np.float32(rng.uniform(1, 10))
+        result = np.clip(result + grain, 0, 255).astype(np.uint8)
+    if roll[5] < 0.3:
+        buffer = io.BytesIO()
+        Image.fromarray(result).save(buffer, "JPEG", quality=int(rng.integers(20, 80)))
+        result = np.asarray(Image.open(buffer))
+    return np.asarray(result, np.uint8)
+
+
+class SceneMaker:
+    """Draws samples from the cache; the same generator state gives the same samples."""
+
+    def __init__(self, items: Items, limit_to_truth: bool = False) -> None:
+        self._items = items
+        self._noise = np.random.default_rng(0).standard_normal(1 << 21, dtype=np.float32)
+        kinds: dict[str, list[int]] = {"ccp": [], "truth": [], "clips": [], "seated": [], "faces": [], "empty": []}
+        for number, entry in enumerate(items.index):
+            source, kind = entry["source"], entry["kind"]
+            if kind == "empty":
+                kinds["empty"].append(number)
+            elif kind == "truth":
+                kinds["ccp" if source == "ccp" else "truth"].append(number)
+            elif source == "clips":
+                kinds["clips"].append(number)
+            else:
+                kinds["seated" if source == "drivers_web" else "faces"].append(number)
+        if not kinds["empty"]:
+            raise TrainingError("the cache holds no rooms without people")
+        shares = {"ccp": 0.3, "truth": 0.18, "clips": 0.24, "seated": 0.12, "faces": 0.16}
+        if limit_to_truth:
+            shares = {"ccp": 0.7, "truth": 0.3}
+        self._kinds = kinds
+        self._names = [n for n in shares if kinds[n]]
+        if not self._names:
+            raise TrainingError("the cache holds no people")
+        weights = np.array([shares[n] for n in self._names])
+        self._shares = weights / weights.sum()
+
+    def draw(self, rng: np.random.Generator, height: int, width: int) -> Sample:
+        """One degraded sample of size (height, width), multiples of 16."""
+        roll = rng.random()
+        if roll < 0.46:
+            sample = self._plain(rng, self._person_item(rng), height, width)
+        elif roll < 0.94:
+            sample = self.composite(rng, height, width)
+        else:
+            sample = self._plain(rng, self._items[int(rng.choice(self._kinds["empty"]))], height, width)
+        if rng.random() < 0.5:
+            sample = _flip(sample)
+        if rng.random() < 0.04 and height == width:
+            sample = _turn(sample, int(rng.integers(1, 4)))
+        return sample._replace(frame=degrade(rng, sample.frame, self._noise))
+
+    def composite(self, rng: np.random.Generator, height: int, width: int, people: int | None = None) -> Sample:
+        """An undegraded composite of `people` people (drawn at random when None) over an empty room."""
+        room = self._items[int(rng.choice(self._kinds["empty"]))]
+        base = self._plain(rng, room, height, width)
+        canvas = Image.fromarray(base.frame)
+        person = np.zeros((height, width), np.uint8)
+        owner = np.zeros((height, width), np.uint8)
+        count = people if people is not None else int(rng.choice([1, 2, 3], p=[0.35, 0.45, 0.2]))
+        previous: tuple[float, float] | None = None
+        for number in range(1, count + 1):
+            layer, previous = self._place(rng, height, width, previous)
+            alpha = np.asarray(layer.getchannel("A"))
+            canvas.paste(layer, (0, 0), layer)
+            person = np.maximum(person, alpha)
+            owner[alpha > 127] = number
+        labels = base.labels.copy()
+        cells = (person > 127).reshape(height // 16, 16, width // 16, 16).mean((1, 3))
+        labels[cells > 0.5] = Label.PERSON
+        labels[(cells > 0.2) & (cells <= 0.5)] = UNKNOWN
+        weight = np.full((height, width), 255, np.uint8)
+        return Sample(np.asarray(canvas), person, weight, owner, True, labels)
+
+    def _person_item(self, rng: np.random.Generator) -> Item:
+        name = self._names[int(rng.choice(len(self._names), p=self._shares))]
+        return self._items[int(rng.choice(self._kinds[name]))]
+
+    def _plain(self, rng: np.random.Generator, item: Item, height: int, width: int) -> Sample:
+        """A random window of an item, resized to (height, width) with a little stretch."""
+        tall, wide = item.person.shape
+        aspect = height / width * rng.uniform(0.85, 1.18)
+        largest = min(tall, wide * aspect)
+        window_height = largest * rng.uniform(0.5, 1.0) ** 0.7
+        window_width = min(wide, window_height / aspect)
+        top = rng.uniform(0, tall - window_height) if tall > window_height else 0.0
+        left = rng.uniform(0, wide - window_width) if wide > window_width else 0.0
+        box = (left, top, left + window_width, top + window_height)
+        smooth, nearest = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
+        size = (width, height)
+        frame = np.asarray(Image.fromarray(item.picture).resize(size, smooth, box))
+        person = np.asarray(Image.fromarray(item.person).resize(size, smooth, box))
+        owner = np.asarray(Image.fromarray(item.owner).resize(size, nearest, box))
+        labels = np.asarray(Image.fromarray(item.labels).resize((width // 4, height // 4), nearest, box))
+        weight = np.full(person.shape, 255, np.uint8)
+        if item.kind == "pseudo":
+            weight[:] = 160
+            weight[(person > 76) & (person < 178)] = 16
+            person = np.clip((person.astype(np.float32) - 76) * (255 / 102), 0, 255).astype(np.uint8)
+        return Sample(frame, person, weight, owner, item.single, cell_labels(labels))
+
+    def _cutout(self, rng: np.random.Generator) -> Cutout:
+        for _ in range(40):
+            item = self._person_item(rng)
+            person = item.person
+            solid = person > 127
+            area = int(solid.sum())
+            doubtful = int(((person > 60) & (person < 190)).sum())
+            if not item.single or item.owner.max() > 1 or area < 0.05 * person.size or area > 0.85 * person.size:
+                continue
+            if (item.kind == "pseudo" and doubtful > 0.1 * area) or solid[0].mean() > 0.05:
+                continue
+            rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
+            top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+            alpha = person[top:bottom, left:right]
+            if item.kind == "pseudo":
+                alpha = np.clip((alpha.astype(np.float32) - 90) * (255 / 90), 0, 255).astype(np.uint8)
+            image = Image.fromarray(np.ascontiguousarray(item.picture[top:bottom, left:right])).convert("RGBA")
+            image.putalpha(Image.fromarray(np.ascontiguousarray(alpha)))
+            if rng.random() < 0.5:
+                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            return Cutout(image, bool(solid[-3:].any(0).mean() > 0.2))
+        raise TrainingError("the cache holds no person that can be cut out")
+
+    def _place(
+        self, rng: np.random.Generator, height: int, width: int, previous: tuple[float, float] | None
+    ) -> tuple[Image.Image, tuple[float, float]]:
+        """A transparent RGBA layer (height, width) with one person, and its centre and width; near the previous one
+        mostly."""
+        cutout = self._cutout(rng)
+        wide, tall = cutout.image.size
+        new_height = height * (rng.uniform(0.3, 1.15) if cutout.cut_below else rng.uniform(0.35, 1.7))
+        new_height = min(new_height, 1.3 * width * tall / wide)
+        new_width = new_height * wide / tall * rng.uniform(0.9, 1.1)
+        centre = rng.uniform(0.05, 0.95) * width
+        if previous is not None and rng.random() < 0.75:
+            away = (previous[1] + new_width) / 2 * rng.uniform(0.45, 1.15)
+            side = 1 if previous[0] < width / 2 else -1
+            centre = previous[0] + away * (side if rng.random() < 0.8 else -side)
+            centre = float(np.clip(centre, 0, width))
+        if cutout.cut_below:
+            top = height - new_height + rng.uniform(0, 0.15) * new_height
+        else:
+            top = rng.uniform(-0.05, max(0.1, 1 - 0.6 * new_height / height)) * height
+        image = cutout.image.resize((max(8, int(new_width)), max(8, int(new_height))), Image.Resampling.BILINEAR)
+        # A person stands in the light of another picture: brightness and colour shift, alpha does not.
+        tone = [*(rng.uniform(0.75, 1.25) * rng.uniform(0.93, 1.07, 3)), 1.0]
+        image = image.point([min(255, int(value * gain)) for gain in tone for value in range(256)])
+        if not cutout.cut_below and rng.random() < 0.3:
+            image = image.rotate(rng.uniform(-20, 20), Image.Resampling.BILINEAR)
+        if rng.random() < 0.4:
+            image.putalpha(image.getchannel("A").filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.0))))
+        layer = Image.new("RGBA", (width, height))
+        layer.paste(image, (int(centre - image.width / 2), int(top)))
+        return layer, (centre, new_width)
+
+
+def _flip(sample: Sample) -> Sample:
+    return Sample(
+        sample.frame[:, ::-1],
+        sample.person[:, ::-1],
+        sample.weight[:, ::-1],
+        sample.owner[:, ::-1],
+        sample.known,
+        sample.labels[:, ::-1],
+    )
+
+
+def _turn(sample: Sample, quarters: int) -> Sample:
+    frame, person, weight, owner, labels = (
+        np.ascontiguousarray(np.rot90(a, quarters))
+        for a in (sample.frame, sample.person, sample.weight, sample.owner, sample.labels)
+    )
+    return Sample(frame, person, weight, owner, sample.known, labels)
