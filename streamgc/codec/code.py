@@ -154,13 +154,15 @@ def _decode_symbols(
         positions.tolist(), view.base[kept].tolist(), view.values[kept].tolist(), strict=True
     ):
         above = position - stride
-        stir = STIR[changed[position - 1] + changed[above] + changed[above + 1]]
+        around = changed[position - 1] + changed[above] + changed[above + 1]
+        stir = STIR[around]
+        if around:
+            sides = zip(bases, differences[position - 1], differences[above], differences[above + 1], strict=True)
+            bases = [base + DRIFT[left + over + right] for base, left, over, right in sides]
         count = 0
         here = []
-        for base, was, left, over, right in zip(
-            bases, references, differences[position - 1], differences[above], differences[above + 1], strict=True
-        ):
-            difference = decode(rows[base + DRIFT[left + over + right] + stir[count]]) - LARGEST - was
+        for base, was in zip(bases, references, strict=True):
+            difference = decode(rows[base + stir[count]]) - LARGEST - was
             here.append(difference)
             if difference:
                 count += 1

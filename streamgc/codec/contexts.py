@@ -41,10 +41,10 @@ _CHANNEL_STRIDE = AGES * _AGE_STRIDE
 _LARGEST_DRIFT = 3 * 2 * LARGEST
 # Negative sums index from the end, in lists as in arrays: entry k and entry k - 25 are the same one.
 DRIFT = [
-    _DRIFT_STRIDE * (min(max(total if total <= _LARGEST_DRIFT else total - 2 * _LARGEST_DRIFT - 1, -2), 2) + 2)
+    _DRIFT_STRIDE * min(max(total if total <= _LARGEST_DRIFT else total - 2 * _LARGEST_DRIFT - 1, -2), 2)
     for total in range(2 * _LARGEST_DRIFT + 1)
 ]
-"""Share of the context by the summed differences (-12…12) of the three decoded neighbours in this channel."""
+"""What the summed differences (-12…12) of the three decoded neighbours in this channel add to the context."""
 
 STIR = [
     [2 * min(earlier, 2) + min(around, 1) for earlier in range(MAX_CHANNELS)] for around in range(3 * MAX_CHANNELS + 1)
@@ -62,7 +62,7 @@ class ReferenceView(NamedTuple):
     """What a reference says about each cell, for all h·w cells in raster order."""
 
     base: npt.NDArray[np.int32]
-    """(h·w, C): the share of the context that the reference decides."""
+    """(h·w, C): the context as far as the reference decides it, with a drift and stir of nothing."""
     values: npt.NDArray[np.int8]
     """(h·w, C): symbols of the reference, 0 where it has none."""
 
@@ -73,7 +73,8 @@ def reference_view(reference: Code | None, age: int, channels: int, shape: tuple
     values = np.zeros((channels, rows + 2, columns + 2), np.int8)
     inner = values[:, 1:-1, 1:-1]
     base = np.empty((channels, rows, columns), np.int32)
-    base[:] = (np.arange(channels, dtype=np.int32) * _CHANNEL_STRIDE + AGE_BUCKET[age] * _AGE_STRIDE)[:, None, None]
+    starts = np.arange(channels, dtype=np.int32) * _CHANNEL_STRIDE + AGE_BUCKET[age] * _AGE_STRIDE
+    base[:] = (starts + 2 * _DRIFT_STRIDE)[:, None, None]
     if reference is None:
         base += _GRADIENT_STRIDE
         return ReferenceView(base.reshape(channels, -1).T, inner.reshape(channels, -1).T)

@@ -101,9 +101,12 @@ def _choose(
     cells = zip(errors, positions.tolist(), view.base[kept].tolist(), view.values[kept].tolist(), strict=True)
     for cell_errors, position, bases, values in cells:
         above = position - stride
-        stir = STIR[changed[position - 1] + changed[above] + changed[above + 1]]
-        sides = zip(differences[position - 1], differences[above], differences[above + 1], strict=True)
-        contexts = [base + DRIFT[left + over + right] for base, (left, over, right) in zip(bases, sides, strict=True)]
+        around = changed[position - 1] + changed[above] + changed[above + 1]
+        stir = STIR[around]
+        contexts = bases
+        if around:
+            sides = zip(bases, differences[position - 1], differences[above], differences[above + 1], strict=True)
+            contexts = [base + DRIFT[left + over + right] for base, left, over, right in sides]
         count = 0
         here = []
         score = bits = 0.0
