@@ -203,7 +203,7 @@ def load_engine(
     cache: Path | None = None,
     model_hash: str = "",
 ) -> Engine:
-    """Compile an ONNX file for this machine.
+    """Compile an ONNX file for this machine, or take a TensorRT plan file (``.plan``) as it is.
 
     ``precision`` "auto" is the fastest that keeps the network's accuracy on this device (bf16 where the CPU has it);
     "int8" needs a quantised file. ``size`` = (height, width) in pixels compiles for that picture alone, which is
@@ -217,6 +217,8 @@ def load_engine(
         raise EngineError(f"unknown precision {precision!r}; there are: {', '.join(PRECISIONS)}")
     if threads is not None and threads < 1:
         raise EngineError(f"threads must be 1 or more, got {threads}")
+    if path.suffix == ".plan":
+        return _load_plan(path, backend)
     header = read_header(path)
     if precision == "int8" and not header.quantised:
         raise EngineError(f"{path.name} holds no int8 layers: export it with --precision int8 first")
@@ -239,6 +241,12 @@ def check_size(header: OnnxHeader, size: tuple[int, int] | None) -> None:
     if header.size_range and not all(header.size_range[0] <= side <= header.size_range[1] for side in size):
         low, high = header.size_range
         raise EngineError(f"this network runs at {low} to {high} pixels a side, not at {size[0]}x{size[1]}")
+
+
+def _load_plan(path: Path, backend: str) -> Engine:
+    from streamgc.runtime.tensorrt import load_plan
+
+    return load_plan(path, backend)
 
 
 @lru_cache

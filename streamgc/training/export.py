@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +35,7 @@ from streamgc.runtime.onnx_passes import (
     store_int8_weights,
     strip_debug,
 )
+from streamgc.runtime.parity import Parity, compare
 
 OPSET = 18
 SIZE_MIN, SIZE_MAX = 64, 2048
@@ -44,58 +43,6 @@ SIZE_MIN, SIZE_MAX = 64, 2048
 
 Axes = Mapping[int, str]
 """Free axes of one tensor: axis → ``rows``, ``columns`` (cells of 16 pixels) or a multiple such as ``16*rows``."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a network may differ from torch before its export fails.
-
-    ``mean_error`` and ``max_error`` are in units of the output's own range (255 for pictures, the largest magnitude
-    otherwise); ``decibels`` is the PSNR on that range; ``flips`` the share of latent values that round to another
-    symbol.
-    """
-
-    mean_error: float
-    max_error: float
-    decibels: float
-    flips: float
-
-
-LIMITS: Mapping[str, Limits] = {
-    "fp32": Limits(mean_error=0.001, max_error=0.05, decibels=55.0, flips=0.003),
-    "fp16": Limits(mean_error=0.003, max_error=0.15, decibels=45.0, flips=0.01),
-    "bf16": Limits(mean_error=0.01, max_error=0.5, decibels=34.0, flips=0.04),
-    "int8": Limits(mean_error=0.03, max_error=1.0, decibels=26.0, flips=0.15),
-}
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How far one output of an engine is from torch's, over all inputs given.
-
-    Errors and decibels as in `Limits`; ``flips`` is None for outputs that are no latent.
-    """
-
-    output: str
-    backend: str
-    precision: str
-    max_error: float
-    mean_error: float
-    decibels: float
-    flips: float | None
-
-    def breaches(self, limits: Limits) -> list[str]:
-        """What exceeds the limits, in words; empty where all is well."""
-        found = []
-        if self.mean_error > limits.mean_error:
-            found.append(f"mean error {self.mean_error:.4f} > {limits.mean_error}")
-        if self.max_error > limits.max_error:
-            found.append(f"max error {self.max_error:.3f} > {limits.max_error}")
-        if self.decibels < limits.decibels:
-            found.append(f"{self.decibels:.1f} dB < {limits.decibels}")
-        if self.flips is not None and self.flips > limits.flips:
-            found.append(f"{self.flips:.1%} symbol flips > {limits.flips:.1%}")
-        return found
 
 
 def export_onnx(
@@ -272,35 +219,3 @@ def parity(
         for name, want in zip(output_names, expected, strict=True):
             pairs[name].append((want, got[name]))
     return [compare(name, engine, found, name in latents) for name, found in pairs.items()]
-
-
-def compare(output: str, engine: Engine, pairs: Sequence[tuple[Array, Array]], latent: bool) -> Parity:
-    """Errors between (expected, got) pairs of one output. Raises TrainingError on no pairs or on other shapes."""
-    if not pairs:
-        raise TrainingError("parity needs at least one input")
-    if any(want.shape != got.shape for want, got in pairs):
-        raise TrainingError(f"{engine.backend} gives {output} another shape than torch does")
-    wanted = np.concatenate([want.astype(np.float64).ravel() for want, _ in pairs])
-    got = np.concatenate([have.astype(np.float64).ravel() for _, have in pairs])
-    peak = 255.0 if pairs[0][0].dtype == np.uint8 else max(float(np.abs(wanted).max()), 1e-9)
-    error = np.abs(wanted - got) / peak
-    square = float((error**2).mean())
-    flips = float((symbols_of(wanted) != symbols_of(got)).mean()) if latent else None
-    decibels = math.inf if square == 0 else -10 * math.log10(square)
-    return Parity(output, engine.backend, engine.precision, float(error.max()), float(error.mean()), decibels, flips)
-
-
-def symbols_of(latent: Array) -> Array:
-    """The symbols −2 … 2 a latent is coded as."""
-    return np.clip(np.rint(latent), -2, 2)
-
-
-def require(results: Iterable[Parity], limits: Mapping[str, Limits] = LIMITS) -> None:
-    """Raise TrainingError naming every output that breaches the limits of its precision."""
-    found = [
-        f"{r.output} on {r.backend} {r.precision}: {', '.join(r.breaches(limits[r.precision]))}"
-        for r in results
-        if r.breaches(limits[r.precision])
-    ]
-    if found:
-        raise TrainingError("not the same network: " + "; ".join(found))
