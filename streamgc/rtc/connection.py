@@ -24,7 +24,7 @@ from aiortc.rtp import RTCP_PSFB_APP, RtcpPsfbPacket
 from streamgc.errors import CallError, InputError, ModelMismatch, PeerUnreachable, SignallingError
 from streamgc.profiling.spans import Spans
 from streamgc.rtc import hook
-from streamgc.rtc.description import FORMAT_VERSION, Parameters, read_parameters, write_parameters
+from streamgc.rtc.description import FORMAT_VERSION, Parameters, has_video, read_parameters, write_parameters
 from streamgc.rtc.feedback import pack_application_feedback
 from streamgc.rtc.impairment import Impairment, Link
 from streamgc.rtc.incoming import IncomingVideo, PacketBuffer
@@ -181,6 +181,8 @@ class Connection:
         self._transceiver.setCodecPreferences(hook.preferences(own, self.options.fallback))
 
     async def _set_remote(self, text: str, kind: str) -> None:
+        if not has_video(text):
+            raise SignallingError(f"the peer's {kind} is no session description with video")
         try:
             await self.pc.setRemoteDescription(RTCSessionDescription(text, kind))
         except OperationError as error:

@@ -27,9 +27,12 @@ class Parameters(NamedTuple):
 
 
 def write_parameters(text: str, parameters: Parameters) -> str:
-    """Add the parameters to every SGC entry of a description; one without SGC comes back as it is."""
-    line = rf"\g<0>\na=fmtp:\g<1> version={parameters.version};model={parameters.model}\r"
-    return _RTPMAP.sub(line, text)
+    """Add the parameters to every SGC entry of a description, or for the whole session when there is none."""
+    values = f"version={parameters.version};model={parameters.model}"
+    if _RTPMAP.search(text):
+        return _RTPMAP.sub(rf"\g<0>\na=fmtp:\g<1> {values}\r", text)
+    session, media, rest = text.partition("m=")
+    return f"{session}a=x-streamgc:{values}\r\n{media}{rest}"
 
 
 def read_parameters(text: str) -> Parameters | None:
@@ -40,8 +43,12 @@ def read_parameters(text: str) -> Parameters | None:
     if len(text) > SDP_MAX:
         raise SignallingError(f"a session description of {len(text)} characters is longer than {SDP_MAX}")
     entry = _RTPMAP.search(text)
-    if entry is None:
-        return None
-    line = re.search(rf"^a=fmtp:{entry[1]} (.*?)\r?$", text, re.MULTILINE)
+    attribute = rf"fmtp:{entry[1]} " if entry else "x-streamgc:"
+    line = re.search(rf"^a={attribute}(.*?)\r?$", text, re.MULTILINE)
     found = _PARAMETERS.fullmatch(line[1]) if line else None
     return Parameters(int(found[1]), found[2]) if found else None
+
+
+def has_video(text: str) -> bool:
+    """Whether a description has a video section at all."""
+    return re.search(r"^m=video ", text, re.MULTILINE) is not None

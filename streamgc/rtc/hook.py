@@ -126,7 +126,7 @@ _USES: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (
     (rtcrtpreceiver.decoder_worker, ("get_decoder",)),
     (aiortc.RTCPeerConnection.__init__, ("_RTCPeerConnection__cname",)),
     (aiortc.RTCDtlsTransport.__init__, ("_srtp_profiles",)),
-    (ice.Connection.__init__, ("_protocols", "_nominated")),
+    (ice.Connection.__init__, ("_protocols", "_nominated", "_closing")),
     (ice.Connection.connect, ("query_consent",)),
     (ice.Connection.gather_candidates, ("get_host_addresses",)),
 )

@@ -181,7 +181,7 @@ class Link:
         if self._impairment.reorder and self._random.random() < self._impairment.reorder:
             at += REORDER_MS / 1000
         else:
-            at = self._last = max(at, self._last)  # jitter alone does not reorder
+            at = self._last = max(at, self._last + 1e-6)  # jitter alone does not reorder; equal times would
 
         def arrive() -> None:
             self._pending.discard(handle)

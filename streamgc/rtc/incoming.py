@@ -29,6 +29,9 @@ INBOX_MAX = 256
 """Messages that may wait for the codec; more only wait when it hangs, and then the oldest go."""
 
 PLI_INTERVAL_NS = 500_000_000
+CATCH_UP_NS = 45_000_000
+"""The newest picture may wait so long for the display of those before it."""
+
 LOSS_NEWS = 0.02
 """A lost message is news for the sender while the loss it was told of is below this."""
 
@@ -88,6 +91,7 @@ class IncomingVideo:
         self._stamp: int | None = None  # unwrapped RTP timestamp of the last packet
         self._newest: tuple[int, int] | None = None  # newest message's number and arrival
         self._shown_ns = 0
+        self._render_ns = 0  # smoothed
         self._pli_ns = -PLI_INTERVAL_NS
         self._failing = False
         self._told_loss = 0.0
@@ -186,29 +190,44 @@ class IncomingVideo:
             self._inbox.clear()
             if not batch:
                 continue
-            received, shown = await self._worker.run(functools.partial(self._decode, batch))
+            received = await self._worker.run(functools.partial(self._decode, batch))
             self._acknowledge(received)
-            if shown is not None:
-                self._show(shown)
 
-    def _decode(self, batch: list[Message]) -> tuple[list[Received], tuple[Shown, int] | None]:
-        """On the worker's thread: all messages in order, then the newest picture."""
+    def _decode(self, batch: list[Message]) -> list[Received]:
+        """On the worker's thread: all messages in order; pictures of the newest, and of those before it that cost no
+        delay.
+
+        Messages come together when one was recovered from a repeat in the next one's packet. Showing the older
+        picture first then keeps the movement smooth, as long as the newest is not held up.
+        """
         received = []
-        for message in batch:
+        for place, message in enumerate(batch):
             try:
                 received.append(self._codec.receive(message.data, message.arrived_ns))
             except BitstreamError as error:
                 self._conceal("not decodable", error)
             except Exception as error:  # a fault in the codec costs a picture, not the call
                 self._conceal("failed to decode", error)
-        if not received:
-            return received, None
+            else:
+                if self._worth_showing(len(batch) - 1 - place):
+                    self._render()
+        return received
+
+    def _worth_showing(self, newer: int) -> bool:
+        """Whether to render a picture after which `newer` wait already."""
+        return newer == 0 or (not self._inbox and newer * self._render_ns <= CATCH_UP_NS)
+
+    def _render(self) -> None:
+        start = time.monotonic_ns()
         try:
             shown = self._codec.render()
         except Exception as error:
             self._conceal("failed to render", error)
-            return received, None
-        return received, (shown, time.monotonic_ns()) if shown is not None else None
+            return
+        if shown is not None:
+            now = time.monotonic_ns()
+            self._render_ns = (3 * self._render_ns + now - start) // 4
+            self._call_soon(functools.partial(self._show, shown, now))
 
     def _conceal(self, cause: str, error: Exception) -> None:
         self.counts.dropped[cause] += 1
@@ -242,8 +261,7 @@ class IncomingVideo:
             self._pli_ns = now
             self._request_intra()
 
-    def _show(self, rendered: tuple[Shown, int]) -> None:
-        shown, rendered_ns = rendered
+    def _show(self, shown: Shown, rendered_ns: int) -> None:
         now = time.monotonic_ns()
         self._spans.add("display", rendered_ns, now, shown.number)
         if self._shown_ns:

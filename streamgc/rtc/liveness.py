@@ -43,6 +43,8 @@ def consent(connection: Any, heard: Heard) -> Callable[[], Awaitable[None]]:
     async def query() -> None:
         heard.note()
         while heard.silent_s < GIVE_UP_S:
+            if connection._closing:  # closed while it was connecting
+                return
             await asyncio.sleep(1.0)
             if heard.silent_s < _ASK_AFTER_S:
                 continue

@@ -1,0 +1,155 @@
+"""Feedback blocks, when they go out, and what the sender makes of them."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamgc.errors import BitstreamError
+from streamgc.rtc.estimate import DelayMeter, LossMeter, RateEstimate
+from streamgc.rtc.feedback import (
+    FeedbackSchedule,
+    Report,
+    pack_application_feedback,
+    pack_block,
+    parse_application_feedback,
+    parse_block,
+)
+from streamgc.rtc.rate import FLOOR_KBPS, RateControl
+from streamgc.rtc.retransmission import REORDER_PATIENCE_NS, NackWhileUseful
+
+MS = 1_000_000
+
+
+@given(
+    loss=st.floats(0, 1), queue=st.integers(0, 3000), rate=st.floats(0, 9000), newest=st.integers(0, 255),
+    held=st.integers(0, 400), codec=st.binary(max_size=200),
+)  # fmt: skip
+def test_blocks_survive_both_ways_of_travel(
+    loss: float, queue: int, rate: float, newest: int, held: int, codec: bytes
+) -> None:
+    fci = pack_application_feedback(pack_block(Report(loss, queue, rate, newest, held), codec))
+    assert len(fci) % 4 == 0
+    block = parse_application_feedback(fci)
+    assert block is not None
+    report, found = parse_block(block)
+    assert found == codec
+    assert report is not None
+    assert abs(report.loss - loss) <= 1 / 500
+    assert report.queue_ms == min(1020, queue // 4 * 4)
+    assert abs(report.estimate_kbps - min(rate, 6553.5)) <= 0.06
+    assert (report.newest, report.held_ms) == (newest, min(255, held))
+    assert parse_block(pack_block(None, codec)) == (None, codec)
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_parse_or_raise_our_error(data: bytes) -> None:
+    for parse in (parse_block, parse_application_feedback):
+        try:
+            parse(data)
+        except BitstreamError:
+            continue
+
+
+def test_urgent_feedback_goes_at_once_and_the_rest_keeps_a_beat() -> None:
+    schedule = FeedbackSchedule(last_ns=1000 * MS)
+    schedule.update(b"a", urgent=False)
+    assert schedule.alone_at() == 1250 * MS
+    assert not schedule.ride(1100 * MS)
+    assert schedule.ride(1125 * MS)
+    schedule.update(b"b", urgent=True)
+    schedule.update(b"c", urgent=False)
+    assert schedule.alone_at() == 1125 * MS
+    assert schedule.take(1130 * MS) == b"c"
+    assert not schedule.urgent
+    assert not schedule.ride(1200 * MS)
+    assert schedule.ride(1130 * MS + 180 * MS)
+
+
+def test_loss_is_the_share_of_the_last_two_seconds() -> None:
+    meter = LossMeter()
+    assert meter.loss(0) == 0
+    for number in range(300):
+        if number % 5:
+            meter.add(number + 65_500 & 0xFFFF, number * 20 * MS)
+    assert abs(meter.loss(300 * 20 * MS) - 0.2) < 0.02
+    for number in range(300, 450):
+        meter.add(number + 65_500 & 0xFFFF, number * 20 * MS)
+    assert meter.loss(450 * 20 * MS) == 0
+
+
+def test_a_growing_queue_shows_and_clocks_do_not() -> None:
+    meter = DelayMeter()
+    for number in range(100):
+        meter.add(number * 20.0 + 5e9, (number * 20 + 40) * MS)
+    assert meter.queue_ms == 0
+    for number in range(100, 200):
+        meter.add(number * 20.0 + 5e9, (number * 20 + 40 + (number - 100) * 3) * MS)
+    assert 200 < meter.queue_ms <= 300
+    for number in range(200, 900):
+        meter.add(number * 20.0 + 5e9, (number * 20 + 140) * MS)
+    assert meter.queue_ms == 0  # after ten seconds the longer way is the normal one
+
+
+def test_the_estimate_falls_when_the_path_does() -> None:
+    estimate = RateEstimate()
+    at_ns = sent_ms = 0
+    for _ in range(600):
+        sent_ms += 20
+        at_ns = sent_ms * MS
+        estimate.add(float(sent_ms), at_ns, 500)
+    free = estimate.kbps
+    assert free > 190
+    for _ in range(150):
+        sent_ms += 20
+        at_ns += 40 * MS  # half of what is sent gets through in time
+        estimate.add(float(sent_ms), at_ns, 500)
+    assert 0 < estimate.kbps < 130
+
+
+def report(loss: float = 0.0, queue: int = 0, kbps: float = 0.0) -> Report:
+    return Report(loss, queue, kbps, 0, 0)
+
+
+def test_messages_are_repeated_while_there_is_loss() -> None:
+    rate = RateControl(12, 15)
+    assert rate.depth == 0
+    rate.report(report(loss=0.05))
+    assert rate.depth == 1
+    for _ in range(8):
+        rate.report(report(loss=0.2))
+    assert rate.depth == 2
+    for _ in range(40):
+        rate.report(report())
+    assert rate.depth == 0
+
+
+def test_the_rate_keeps_to_what_the_path_takes_and_never_below_the_floor() -> None:
+    rate = RateControl(20, 15)
+    assert rate.message_kbps == 20
+    rate.report(report(kbps=15))
+    assert 14 < rate.message_kbps < 15
+    rate.report(report(loss=1.0, kbps=15))
+    assert rate.message_kbps < 8
+    rate.report(report(loss=1.0, kbps=0.5))
+    assert rate.message_kbps == FLOOR_KBPS
+    wide = RateControl(20, 15)
+    wide.report(report(queue=400, kbps=500))
+    assert wide.message_kbps < 15
+
+
+def test_nack_only_where_a_repair_is_quick() -> None:
+    near, far = NackWhileUseful(), NackWhileUseful()
+    for nack, trip in ((near, 8), (far, 120)):
+        sequence, asked = 0, 0
+        for step in range(300):
+            sequence += 1
+            now = (10_000 + step * 66) * MS
+            if step % 10 == 5:
+                sequence += 1  # the one before is lost
+            if nack.note(sequence & 0xFFFF, now):
+                asked += 1
+                assert nack.missing == {sequence - 1}
+                nack.note(sequence - 1, now + trip * MS)
+                assert nack.repaired
+        assert asked == (30 if nack is near else 4)
+    assert near.patience_ns == 8 * 1_500_000 + 5 * MS
+    assert far.patience_ns == REORDER_PATIENCE_NS
