@@ -63,6 +63,13 @@ def missing(backend: str) -> str | None:
     return None if "CPU" in devices else f"openvino finds no CPU device (only {', '.join(devices) or 'none'})"
 
 
+def capabilities() -> list[str]:
+    """What the CPU device computes in, such as ``bf16`` and ``int8``; empty without a CPU device."""
+    if missing("openvino") is not None:
+        return []
+    return sorted(name.lower() for name in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
 def fastest_precision() -> str:
     """bf16 where the CPU computes it natively, else fp32."""
     return "bf16" if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"

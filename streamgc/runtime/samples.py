@@ -76,7 +76,8 @@ def chained_feeds(
         names = [tensor.name for tensor in header.inputs]
         shapes = header.shapes_at(*size)
         feeds[role] = [{name: _input(values, name, shapes[name]) for name in names} for values in made]
-        later = {tensor.name for other in headers.values() for tensor in other.inputs}
+        # The generator's picture has the name of the encoder's input, but is not fed back.
+        later = {tensor.name for other in headers.values() for tensor in other.inputs} - {"picture"}
         if any(tensor.name in later or tensor.name == "latent" for tensor in header.outputs):
             with load_engine(
                 model.network(role), backend="openvino", precision="fp32", threads=threads, size=size
