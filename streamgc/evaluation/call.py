@@ -75,12 +75,15 @@ def _replace(path: Path, text: str) -> None:
 
 
 def our_codec() -> ClipCodec:
-    """The call's own codec as it ships; raises BackendMissing in an installation that has none."""
+    """The call's own codec as it ships: `OfflineCodec()` of `streamgc.pipeline.offline`.
+
+    Raises BackendMissing in an installation that has none.
+    """
     try:
-        offline = importlib.import_module("streamgc.pipeline.offline")
-    except ImportError as error:
+        maker = importlib.import_module("streamgc.pipeline.offline").OfflineCodec
+    except (ImportError, AttributeError) as error:
         raise BackendMissing(f"the sgc codec is not available here ({error})") from error
-    return cast(ClipCodec, offline.OfflineCodec())
+    return cast(ClipCodec, maker())
 
 
 class _Evaluation:
