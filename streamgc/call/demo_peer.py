@@ -121,10 +121,13 @@ class Peer:
         try:
             await self._session.run()
         finally:
+            outcome = None
             if source is not None:
                 source.cancel()
-                await asyncio.gather(source, return_exceptions=True)
+                (outcome,) = await asyncio.gather(source, return_exceptions=True)
             self._finish()
+        if isinstance(outcome, StreamGCError):
+            raise outcome
 
     async def _send(self) -> None:
         options = self._options

@@ -1,0 +1,198 @@
+"""`streamgc call`: one side of a call in the terminal."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from aiortc import RTCIceServer
+from rich.console import Console
+from rich.live import Live
+
+from streamgc.call.codec import Codec, CodecOptions, load_codec
+from streamgc.call.demo import table
+from streamgc.call.metrics import MetricsEndpoint
+from streamgc.call.rendezvous import make_room, server_url
+from streamgc.call.session import Event, Hooks, Session, SessionOptions
+from streamgc.call.sinks import VideoFile
+from streamgc.call.sources import Camera, Size, load_clip, play
+from streamgc.errors import InputError, StreamGCError
+from streamgc.rtc.connection import ConnectionOptions
+from streamgc.rtc.impairment import Impairment
+from streamgc.rtc.pictures import Captured, Picture
+from streamgc.rtc.snapshot import Snapshots
+from streamgc.rtc.statistics import Statistics, to_json_line
+
+NEW_ROOM = "new"
+_FOREVER_S = 10.0 * 365 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class CallOptions:
+    """What `streamgc call` takes."""
+
+    room: str = NEW_ROOM  # a token, a link that ends in one, or "new"
+    server: str = "127.0.0.1:8765"
+    ticket: str = ""
+    camera: str = ""  # device; empty = the first
+    input: str = ""  # a video file in place of the camera
+    receive_only: bool = False
+    record: str = ""  # file for what is received
+    statistics: str = ""  # file for JSON lines
+    metrics_port: int = 0  # Prometheus on loopback; 0 = none
+    seconds: float = 0.0  # 0 = until the end
+    codec: CodecOptions = field(default_factory=CodecOptions)
+    impairment: Impairment | None = None
+    stun: tuple[str, ...] = ()  # stun:host:port
+    turn: tuple[str, ...] = ()  # turn:host:port, with the two below
+    turn_user: str = ""
+    turn_password: str = ""
+
+
+def run_call(options: CallOptions, console: Console | None = None) -> None:
+    """Join, exchange pictures until one side leaves, print what happens.
+
+    Raises a `StreamGCError` with one clear line: no camera, no such file, no server, no such room, room full, no path
+    to the peer.
+    """
+    asyncio.run(_Call(options, load_codec(options.codec), console or Console()).run())
+
+
+def room_of(text: str) -> str:
+    """The token in a room link, or the token itself."""
+    return text.rstrip("/").rpartition("/")[2]
+
+
+def ice_servers(options: CallOptions) -> tuple[RTCIceServer, ...]:
+    """STUN and TURN servers for aiortc; raises `InputError` for what is no such URL."""
+    for url in (*options.stun, *options.turn):
+        if not url.startswith(("stun:", "stuns:", "turn:", "turns:")):
+            raise InputError(f"not a STUN or TURN URL: {url}")
+    servers = [RTCIceServer(urls=url) for url in options.stun]
+    servers += [RTCIceServer(url, options.turn_user or None, options.turn_password or None) for url in options.turn]
+    return tuple(servers)
+
+
+class _Call:
+    def __init__(self, options: CallOptions, codec: Codec, console: Console) -> None:
+        self._options, self._codec, self._console = options, codec, console
+        self._live: Live | None = None
+        self._record: _Recorder | None = None
+        self._lines = Path(options.statistics).open("ab") if options.statistics else None  # noqa: SIM115
+        self._metrics = MetricsEndpoint(options.metrics_port) if options.metrics_port else None
+
+    async def run(self) -> None:
+        options = self._options
+        try:
+            pictures = self._pictures()
+            room = room_of(options.room)
+            if room == NEW_ROOM:
+                room = await make_room(options.server, options.ticket)
+                self._console.print(f"room: {room}   (join with: streamgc call {room} --server {options.server})")
+            await self._talk(room, pictures)
+        finally:
+            if self._lines is not None:
+                self._lines.close()
+            if self._metrics is not None:
+                self._metrics.close()
+
+    async def _talk(self, room: str, pictures: AsyncIterator[Captured] | None) -> None:
+        options = self._options
+        connection = ConnectionOptions(
+            model=self._codec.model_hash,
+            kbps=options.codec.kbps,
+            fps=options.codec.fps,
+            ice_servers=ice_servers(options),
+            impairment=options.impairment,
+        )
+        session = Session(
+            SessionOptions(server_url(options.server), room, connection, options.ticket, send=pictures is not None),
+            self._codec,
+            Hooks(shown=self._on_shown, event=self._on_event, statistics=self._on_statistics),
+        )
+        for name in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(NotImplementedError):
+                asyncio.get_running_loop().add_signal_handler(name, session.stop)
+        sending = asyncio.create_task(_send(session, pictures)) if pictures is not None else None
+        with contextlib.ExitStack() as stack:
+            if options.record:
+                self._record = stack.enter_context(_Recorder(Path(options.record), options.codec.fps))
+            self._live = stack.enter_context(Live(console=self._console, refresh_per_second=4))
+            try:
+                await session.run()
+            finally:
+                if sending is not None:
+                    sending.cancel()
+                    outcome = (await asyncio.gather(sending, return_exceptions=True))[0]
+        if sending is not None and isinstance(outcome, StreamGCError):
+            raise outcome
+
+    def _pictures(self) -> AsyncIterator[Captured] | None:
+        options = self._options
+        if options.receive_only:
+            return None
+        size, fps = Size(options.codec.width, options.codec.height), options.codec.fps
+        seconds = options.seconds or _FOREVER_S
+        if options.input:
+            return play(load_clip(options.input, size, fps), fps, seconds)
+        return _from_camera(Camera(options.camera, size, fps), seconds)
+
+    def _on_shown(self, picture: Picture, number: int | None, at_ns: int) -> None:
+        if self._record is not None:
+            self._record.add(picture, at_ns)
+
+    def _on_event(self, event: Event, text: str) -> None:
+        self._console.print(f"{event.value}{': ' + text if text else ''}")
+
+    def _on_statistics(self, statistics: Statistics, snapshots: Snapshots) -> None:
+        if self._live is not None:
+            self._live.update(table({"you": statistics}))
+        if self._lines is not None:
+            self._lines.write(to_json_line(statistics))
+            self._lines.flush()
+        if self._metrics is not None:
+            self._metrics.update(statistics)
+
+
+async def _send(session: Session, pictures: AsyncIterator[Captured]) -> None:
+    try:
+        await session.send_all(pictures)
+    finally:
+        session.stop()
+
+
+async def _from_camera(camera: Camera, seconds: float) -> AsyncIterator[Captured]:
+    end = asyncio.get_running_loop().time() + seconds
+    async with camera:
+        async for captured in camera.pictures():
+            if asyncio.get_running_loop().time() >= end:
+                return
+            yield captured
+
+
+class _Recorder:
+    """Writes what is shown at the time at which it is shown; the file is made at the first picture."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self._path, self._fps = path, fps
+        self._file: VideoFile | None = None
+        self._start_ns = 0
+
+    def __enter__(self) -> "_Recorder":
+        return self
+
+    def add(self, picture: Picture, at_ns: int) -> None:
+        if self._file is None:
+            height, width = picture.shape[:2]
+            self._file = VideoFile(self._path, width, height, self._fps).__enter__()
+            self._start_ns = at_ns
+        self._file.add(picture, (at_ns - self._start_ns) / 1e9)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.__exit__(None, None, None)  # what was recorded is kept however the call ended
