@@ -1,8 +1,14 @@
 """Parameters in the text of a session description, and the check of aiortc's inside."""
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
+import ifaddr
 import pytest
+from aioice import ice
 from aiortc import codecs, rtcrtpreceiver
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,3 +70,33 @@ def test_another_aiortc_is_named_instead_of_failing_later(monkeypatch: pytest.Mo
     monkeypatch.delattr(rtcrtpreceiver.RTCRtpReceiver, "_send_rtcp_pli")
     with pytest.raises(CallError, match=r"not the version .* lacks _send_rtcp_pli"):
         hook.check_names()
+
+
+def test_a_machine_with_loopback_alone_offers_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    hook.register()
+    monkeypatch.setattr(ifaddr, "get_adapters", list)
+    assert ice.get_host_addresses(use_ipv4=True, use_ipv6=True) == ["127.0.0.1"]
+    adapter = ifaddr.Adapter("eth0", "eth0", [ifaddr.IP("192.0.2.7", 24, "eth0")], index=1)
+    monkeypatch.setattr(ifaddr, "get_adapters", lambda: [adapter])
+    assert ice.get_host_addresses(use_ipv4=True, use_ipv6=False) == ["192.0.2.7"]
+
+
+def test_two_peers_connect_where_there_is_only_loopback() -> None:
+    isolated = ["unshare", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    if not shutil.which("unshare") or not shutil.which("ip"):
+        pytest.skip("needs unshare and ip")
+    if subprocess.run([*isolated, "true"], capture_output=True).returncode:
+        pytest.skip("this system allows no network namespaces")
+    script = (
+        "import asyncio\nfrom tests.test_rtc_connection import pair\n"
+        "async def main():\n"
+        "    async with pair() as call:\n"
+        "        await call.send(20)\n"
+        "        print(len(call.shown) > 10)\n"
+        "asyncio.run(main())"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [*isolated, sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "True", done.stderr
