@@ -1,7 +1,8 @@
 """AV1 for the pictures that travel rarely: key pictures, coarse keys and rooms.
 
-AV1 decodes to the same pixels everywhere, so what both sides hold is equal by definition. The encoder is SVT-AV1, the decoder dav1d,
-both inside the PyAV wheels. Every packet is one picture: low delay, no look-ahead, one thread (bytes depend on the pixels alone).
+AV1 decodes to the same pixels everywhere, so what both sides hold is equal by definition. The encoder is SVT-AV1,
+the decoder dav1d, both inside the PyAV wheels. Every packet is one picture: low delay, no look-ahead, one thread
+(bytes depend on the pixels alone).
 """
 
 from __future__ import annotations

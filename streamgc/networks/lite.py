@@ -4,7 +4,8 @@
     key ──▶ Reference ──▶ f4, f8, f16                         (once a key)
     ŵ, plane, key, f4, f8, f16 ──▶ G ──▶ RGB + alpha
 
-G first decodes a flow from ŵ and the key's features, warps the key and its features along it, then adds what the key does not hold.
+G first decodes a flow from ŵ and the key's features, warps the key and its features along it, then adds what the key
+does not hold.
 Pictures are float RGB in [0, 1] here; ``networks/lite_export.py`` wraps them with uint8 in and out.
 """
 
@@ -39,8 +40,11 @@ class Features(NamedTuple):
 
 
 class Generated(NamedTuple):
-    """G's outputs: ``picture`` (B, 3, H, W) in about [0, 1], ``alpha`` logits (B, 1, H, W), ``warped`` the key along the flow,
-    ``flow`` (B, 2, H/8, W/8) in picture pixels (x, y): where in the key each pixel comes from."""
+    """G's outputs.
+
+    ``picture`` (B, 3, H, W) in about [0, 1]; ``alpha`` logits (B, 1, H, W); ``warped`` the key along the flow (B, 3, H, W);
+    ``flow`` (B, 2, H/8, W/8) in picture pixels (x, y): where in the key each pixel comes from.
+    """
 
     picture: Tensor
     alpha: Tensor
@@ -83,7 +87,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, picture: Tensor, matte: Tensor, key: Tensor) -> Tensor:
-        """``picture`` (B, 3, H, W) blanked, ``matte`` (B, 1, H, W) 1 = kept, ``key`` (B, 3, H, W) → latent (B, 8, h, w) in ±2.4."""
+        """Latent (B, 8, h, w) in ±2.4 of a blanked ``picture`` (B, 3, H, W), ``matte`` (B, 1, H, W) 1 = kept, and ``key``."""
         latent: Tensor = self.body(torch.cat([picture - 0.5, matte - 0.5, key - 0.5], 1))
         return LATENT_MAX * torch.tanh(latent / LATENT_MAX)
 
@@ -133,7 +137,7 @@ class Generator(nn.Module):
             nn.init.zeros_(last.bias)
 
     def forward(self, symbols: Tensor, present: Tensor, plane: Tensor, key: Tensor, features: Features) -> Generated:
-        """``symbols`` (B, 8, h, w) in [-2, 2], ``present`` (B, 8, 1, 1) 1 = sent, ``plane`` one-hot (B, 3, h, w), ``key`` (B, 3, H, W)."""
+        """``symbols`` (B, 8, h, w) in [-2, 2]; ``present`` (B, 8, 1, 1) 1 = sent; ``plane`` one-hot (B, 3, h, w)."""
         kept = plane[:, 1:2]
         code = torch.cat([symbols * kept * present, present.expand_as(symbols), plane], 1)
         x = self.embed(torch.cat([code, features.f16], 1))
@@ -171,13 +175,13 @@ def warp(source: Tensor, flow: Tensor, stride: int) -> Tensor:
     return sampled.to(source.dtype)
 
 
-def quantise(latent: Tensor, hardness: float = 2.0) -> tuple[Tensor, Tensor, Tensor]:
+def quantise(latent: Tensor, hardness: float = 2.0) -> tuple[Tensor, Tensor]:
     """Differentiable q of the paper (eq. 2's soft assignment): hard symbols forward, soft gradient backward.
 
-    Returns (symbols with the soft gradient, hard symbols, soft assignment probabilities (..., 5)).
+    Returns (symbols with the soft gradient, hard symbols), both of the latent's shape.
     """
     centres = torch.arange(-2, 3, device=latent.device, dtype=latent.dtype)
     hard = latent.detach().round().clamp(-2, 2)
     probabilities = torch.softmax(-hardness * (latent.unsqueeze(-1) - centres) ** 2, -1)
     soft = (probabilities * centres).sum(-1)
-    return soft + (hard - soft).detach(), hard, probabilities
+    return soft + (hard - soft).detach(), hard

@@ -1,4 +1,4 @@
-"""The lite networks as they are shipped: uint8 pictures (1, H, W, C) in and out, so that no caller scales or transposes."""
+"""The lite networks as they are shipped: uint8 pictures (1, H, W, C) in and out; no caller scales or transposes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ShippedReference(nn.Module):
 
 
 class ShippedGenerator(nn.Module):
-    """``symbols``, ``present``, ``plane``, ``key``, ``f4``, ``f8``, ``f16`` → ``picture`` uint8 (1, H, W, 4) RGB + alpha."""
+    """``symbols``, ``present``, ``plane``, ``key``, ``f4``, ``f8``, ``f16`` → ``picture`` uint8 (1, H, W, 4)."""
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()

@@ -47,13 +47,18 @@ class KeySource:
 
     @property
     def usable(self) -> Key | None:
-        """The key to condition the next frame on: the newest confirmed one, else the coarse key that travels with it."""
+        """What to condition the next frame on: the newest confirmed key, else the coarse one that travels along."""
         return self.confirmed or self.coarse
 
     @property
     def started(self) -> bool:
         """Whether the chain has a first key."""
         return self._encoder is not None
+
+    @property
+    def chained(self) -> bool:
+        """Whether the receiver is known to hold a key of the chain: the start is over."""
+        return self.started and self.confirmed is not None and self.confirmed is not self.coarse
 
     def make_coarse(self, picture: Picture) -> tuple[int, bytes]:
         """A coarse key of the blanked picture: its number and bytes."""

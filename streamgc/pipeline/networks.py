@@ -9,10 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgc.codec.symbols import MAX_CHANNELS, Code
-from streamgc.codec.tables import Tables, load_tables
-from streamgc.errors import ModelError
-from streamgc.runtime.engine import Precision
-from streamgc.runtime.store import Model, ModelStore
 
 Picture = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -33,14 +29,6 @@ class KeyFeatures(NamedTuple):
     f4: Floats
     f8: Floats
     f16: Floats
-
-
-class NetworkOptions(NamedTuple):
-    """Which engine runs the networks, and how."""
-
-    backend: str = "auto"
-    precision: Precision = "auto"
-    threads: int | None = None
 
 
 class EncoderNetwork:
@@ -73,7 +61,7 @@ class GeneratorNetwork:
         symbols[0, : code.channels] = code.symbols
         present = np.zeros((1, MAX_CHANNELS, 1, 1), np.float32)
         present[0, : code.channels] = 1
-        feeds = {
+        feeds: dict[str, NDArray[np.generic]] = {
             "symbols": symbols,
             "present": present,
             "plane": plane[None],
@@ -83,28 +71,3 @@ class GeneratorNetwork:
             "f16": key.f16,
         }
         return np.asarray(self._generator.run(feeds)["picture"][0], np.uint8)
-
-
-class CallModel:
-    """The shipped call model: its folder, tables and, on demand, its compiled networks."""
-
-    def __init__(self, name: str = "lite", options: NetworkOptions = NetworkOptions()) -> None:
-        """Raises ModelError when there is no such model or it lacks tables."""
-        self.model: Model = ModelStore().open(name)
-        self.options = options
-        if self.model.tables is None:
-            raise ModelError(f"model {name!r} has no context tables: it cannot code a call")
-        self.tables: Tables = load_tables(self.model.tables)
-        self.engine_names: dict[str, str] = {}
-
-    def encoder(self) -> EncoderNetwork:
-        return EncoderNetwork(self._load("encoder"))
-
-    def generator(self) -> GeneratorNetwork:
-        return GeneratorNetwork(self._load("reference"), self._load("generator"))
-
-    def _load(self, role: str) -> Runs:
-        options = self.options
-        engine = self.model.load(role, backend=options.backend, precision=options.precision, threads=options.threads)
-        self.engine_names[role] = engine.name
-        return engine

@@ -1,4 +1,4 @@
-"""Long objects – keys, rooms, label maps – in slices: sent in spare bytes, repeated until confirmed, put together again."""
+"""Long objects – keys, rooms, label maps – in slices: sent in spare bytes, repeated until confirmed, put together."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ObjectSender:
         self._objects: list[_Outgoing] = []
 
     def add(self, kind: PartKind, number: int, data: bytes, slice_bytes: int) -> None:
-        """Queue an object; it takes the place of an older one of its kind, except for keys, which build on each other."""
+        """Queue an object in place of an older one of its kind; keys, which build on each other, all stay."""
         if kind not in (PartKind.KEY, PartKind.COARSE_KEY):
             self.drop(kind)
         count = max(1, -(-len(data) // slice_bytes))
@@ -69,7 +69,7 @@ class ObjectSender:
         )
 
     def take(self, budget: int, frame: int) -> list[Part]:
-        """Slices for this frame's message, at most ``budget`` payload bytes; coarse keys always, each time until confirmed."""
+        """Slices for this frame's message, at most ``budget`` bytes; a coarse key every time until confirmed."""
         parts: list[Part] = []
         for o in self._objects:
             always = o.kind is PartKind.COARSE_KEY

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgc.codec.message import Background
+from streamgc.codec.stream_file import StreamHeader, StreamReader, StreamWriter
+from streamgc.errors import InputError, ModelMismatch
+from streamgc.pipeline.background import composite
+from streamgc.pipeline.call_codec import CallCodec, EngineChoice, LoadedModels
+from streamgc.pipeline.looking import Eyes
 from streamgc.pipeline.receiver import Receiver, Shown
 from streamgc.pipeline.sender import Sender
+from streamgc.pipeline.settings import BLANK, PictureFormat, SenderSettings
+from streamgc.profiling.spans import Spans
 
 Picture = NDArray[np.uint8]
+ACK_DELAY_MS = 130.0
+"""From a frame's coding to its acknowledgement's arrival: 40 ms each way, and the work in between."""
 
 
-class Coded(NamedTuple):
+class CodedFrame(NamedTuple):
     """A frame of an offline call."""
 
     message: bytes
@@ -25,12 +38,12 @@ class Coded(NamedTuple):
 
 
 def encode_pictures(
-    pictures: Iterable[Picture], sender: Sender, mirror: Receiver, fps: float, ack_delay_ms: float
-) -> Iterator[Coded]:
+    pictures: Iterable[Picture], sender: Sender, mirror: Receiver, fps: float, ack_delay_ms: float = ACK_DELAY_MS
+) -> Iterator[CodedFrame]:
     """Messages of pictures as a call sends them.
 
-    ``mirror`` stands for the far receiver (its generator is never run): what it confirms reaches the sender ``ack_delay_ms`` later,
-    so that the rates are those of a call with that round trip.
+    ``mirror`` stands for the far receiver (its generator is never run): what it confirms reaches the sender
+    ``ack_delay_ms`` later, so that the rates are those of a call with that round trip.
     """
     late: deque[tuple[float, bytes]] = deque()
     for number, picture in enumerate(pictures):
@@ -40,11 +53,125 @@ def encode_pictures(
         sent = sender.encode(picture, number)
         taken = mirror.receive(sent.message)
         late.append((now + ack_delay_ms, taken.feedback))
-        yield Coded(sent.message, sent.kept, sent.code_bytes, sent.object_bytes)
+        yield CodedFrame(sent.message, sent.kept, sent.code_bytes, sent.object_bytes)
 
 
 def decode_messages(messages: Iterable[bytes], receiver: Receiver) -> Iterator[Shown | None]:
-    """A picture for each message; None where there is nothing to show yet."""
+    """A picture for each message; None where there is nothing new to show."""
     for message in messages:
         receiver.receive(message)
         yield receiver.render()
+
+
+def encode_file(
+    pictures: Iterable[Picture], target: Path, codec: CallCodec, ack_delay_ms: float = ACK_DELAY_MS
+) -> list[int]:
+    """Write the call of ``pictures`` to a ``.sgcv`` file; the size of each message in bytes.
+
+    Raises InputError without a single picture; then no file is left.
+    """
+    picture_format, settings = codec.models.format, codec.settings
+    header = StreamHeader(
+        codec.models.model.hash,
+        picture_format.width,
+        picture_format.height,
+        Fraction(settings.fps).limit_denominator(1001),
+        *picture_format.grid,
+    )
+    sizes: list[int] = []
+    quiet = Spans(enabled=False)
+    with StreamWriter(target, header) as writer:
+        frames = encode_pictures(pictures, codec.sender(quiet), codec.receiver(quiet), settings.fps, ack_delay_ms)
+        for frame in frames:
+            writer.write(frame.message)
+            sizes.append(len(frame.message))
+        if not sizes:
+            raise InputError("there is no frame in the input")
+    return sizes
+
+
+class Stream(NamedTuple):
+    """An opened ``.sgcv`` file's format and its pictures, decoded one by one."""
+
+    format: PictureFormat
+    fps: float
+    pictures: Iterator[Shown]
+
+
+def decode_file(source: Path, model: str, choice: EngineChoice | None = None) -> Stream:
+    """Decode a ``.sgcv`` file. Raises BitstreamError, ModelMismatch and InputError, some of them while it is read.
+
+    Frames before the first that can be shown are grey; one that shows nothing new repeats the one before.
+    """
+    with StreamReader(source) as reader:
+        header = reader.header
+    picture_format = PictureFormat(header.width, header.height)
+    if (header.rows, header.columns) != picture_format.grid:
+        raise ModelMismatch(f"the stream has {header.rows}x{header.columns} cells, {picture_format} has others")
+    models = LoadedModels(model, picture_format, choice or EngineChoice())
+    header.require_model(models.model.hash)
+    codec = CallCodec(models, SenderSettings(format=picture_format, fps=float(header.fps)))
+    return Stream(picture_format, float(header.fps), _decoded(source, codec))
+
+
+def _decoded(source: Path, codec: CallCodec) -> Iterator[Shown]:
+    picture_format = codec.models.format
+    grey = np.full((picture_format.height, picture_format.width, 3), BLANK, np.uint8)
+    last = Shown(grey, 0, np.zeros((*grey.shape[:2], 4), np.uint8), None, Background.MEMORY)
+    with StreamReader(source) as reader:
+        for shown in decode_messages(reader, codec.receiver(Spans(enabled=False))):
+            last = shown or last
+            yield last
+
+
+def over_original(shown: Shown, original: Picture) -> Picture:
+    """The decoded person over the original picture (H, W, 3): what ``--original-background`` shows."""
+    return composite(shown.person, original)
+
+
+class OfflineResult(NamedTuple):
+    """A clip coded and decoded: pictures, message sizes in bytes, and median milliseconds a frame."""
+
+    frames: list[Picture]
+    sizes: list[int]
+    encode_ms: float
+    decode_ms: float
+
+
+class OfflineCodec:
+    """The call's codec for measurements: clips in, decoded pictures and message sizes out."""
+
+    def __init__(
+        self, model: str = "lite", choice: EngineChoice | None = None, eyes: Callable[[], Eyes] | None = None
+    ) -> None:
+        self._model, self._choice, self._eyes = model, choice or EngineChoice(), eyes
+        self._models: LoadedModels | None = None
+
+    def encode(self, frames: Sequence[Picture], fps: float, kbps: float, ack_delay_ms: float) -> OfflineResult:
+        """``frames`` of one size, (H, W, 3) RGB uint8; without framing, so that places stay comparable."""
+        if not frames:
+            raise InputError("there is no frame in the clip")
+        picture_format = PictureFormat(frames[0].shape[1], frames[0].shape[0])
+        if self._models is None or self._models.format != picture_format:
+            self._models = LoadedModels(self._model, picture_format, self._choice)
+        settings = SenderSettings(picture_format, fps, kbps, Background.REPLACE, framing=False)
+        codec = CallCodec(self._models, settings)
+        quiet = Spans(enabled=False)
+        sender = codec.sender(quiet, self._eyes() if self._eyes else None)
+        receiver = codec.receiver(quiet)
+        shown: list[Picture] = []
+        sizes: list[int] = []
+        encode_ms: list[float] = []
+        decode_ms: list[float] = []
+        started = time.perf_counter()
+        for frame in encode_pictures(frames, sender, codec.receiver(quiet), fps, ack_delay_ms):
+            encoded = time.perf_counter()
+            receiver.receive(frame.message)
+            now = receiver.render()
+            decoded = time.perf_counter()
+            shown.append(now.picture if now else (shown[-1] if shown else np.full_like(frames[0], BLANK)))
+            sizes.append(len(frame.message))
+            encode_ms.append((encoded - started) * 1e3)
+            decode_ms.append((decoded - encoded) * 1e3)
+            started = time.perf_counter()
+        return OfflineResult(shown, sizes, float(np.median(encode_ms)), float(np.median(decode_ms)))

@@ -44,7 +44,7 @@ class Shown(NamedTuple):
 
     picture: Picture
     number: int
-    alpha: NDArray[np.uint8]
+    person: NDArray[np.uint8]  # RGB + alpha, (H, W, 4)
     crop: Crop | None
     background: Background
 
@@ -57,7 +57,7 @@ class _Ready(NamedTuple):
 
 
 class Receiver:
-    """Decodes one sender's messages. ``receive`` and ``render`` are called from one thread, or under the caller's lock."""
+    """Decodes one sender's messages. ``receive`` and ``render`` are called from one thread, or under one lock."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Receiver:
                 person = self._generator.generate(ready.code, plane, features)
             with self._spans("composite"):
                 picture = composite(person, self._background.picture(ready.background))
-        return Shown(picture, ready.number, person[..., 3], self._crop, ready.background)
+        return Shown(picture, ready.number, person, self._crop, ready.background)
 
     def _switch_mode(self, mode: Background) -> None:
         if self._mode is not None and mode in MODES_WITHOUT_ROOM and mode != self._mode:

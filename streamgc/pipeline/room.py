@@ -1,4 +1,4 @@
-"""The empty room of the ``memory`` background: collected where nobody is, sent once as a small AV1 still, seldom renewed."""
+"""The empty room of the ``memory`` background: collected where nobody is, sent as a small AV1 still, seldom renewed."""
 
 from __future__ import annotations
 

@@ -31,6 +31,8 @@ NEW_KEY_ERROR = 6.0
 """Mean absolute error of the key against the kept picture, in grey levels, above which a new key is worth its bytes."""
 KEY_COST = 700.0
 """Bytes expected of a key before one has been coded."""
+LABELS_CHANGED = 0.08
+"""Share of cells with another label above which the map is sent again."""
 CROP_REPEAT = 15
 """Frames after which the crop is said again, for a receiver that missed it."""
 
@@ -125,7 +127,7 @@ class Sender:
         self._number = number
         if self._restart:
             self._start_again()
-        starting = self._keys.confirmed is None or not self._keys.started
+        starting = not self._keys.chained
         with self._spans("key"):
             key = self._choose_key(view, kept)
             self._offer_room(view)
@@ -179,11 +181,15 @@ class Sender:
             room = self._room.see(view)
             if room is not None and not self._objects.pending(PartKind.ROOM):
                 self._objects.add(PartKind.ROOM, room.number, room.data, SLICE_BYTES)
-        elif self._background is Background.SYNTH and not self._objects.pending(PartKind.LABELS):
-            if self._labels is None or np.mean(self._labels != view.labels) > 0.08:
-                self._labels = view.labels.copy()
-                self._label_number = (self._label_number + 1) % 16
-                self._objects.add(PartKind.LABELS, self._label_number, encode_labels(self._labels), SLICE_BYTES)
+        elif self._background is Background.SYNTH and self._labels_changed(view):
+            self._labels = view.labels.copy()
+            self._label_number = (self._label_number + 1) % 16
+            self._objects.add(PartKind.LABELS, self._label_number, encode_labels(self._labels), SLICE_BYTES)
+
+    def _labels_changed(self, view: View) -> bool:
+        if self._objects.pending(PartKind.LABELS):
+            return False
+        return self._labels is None or bool(np.mean(self._labels != view.labels) > LABELS_CHANGED)
 
     def _quantise(self, view: View, kept: Picture, key: Key, number: int) -> tuple[Code, Code | None, int]:
         with self._spans("encode"):

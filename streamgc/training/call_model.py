@@ -1,7 +1,8 @@
 """Train the call model: E, the reference features and G, conditioned on a coded key (``streamgc train call``).
 
 Loss per picture, everything inside the blanking mask only (the paper's masked distortion):
-    L1 + 8 MSE + 0.3 multi-scale L1 of the warped key + perceptual (VGG) + 0.1 alpha cross-entropy + β · bits per kept cell.
+    L1 + 8 MSE + 0.3 multi-scale L1 of the warped key + perceptual (VGG) + 0.1 alpha cross-entropy
+    + β · bits per kept cell.
 β is steered so that each channel count meets its target rate: the fine knob of a call is λ in the sender's quantiser.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from streamgc.networks.lite import CELL, CHANNELS, LEVELS, Encoder, Generated, Generator, Reference, quantise
@@ -34,6 +36,7 @@ class CallTraining:
     perceptual: float = 0.0
     """Weight of the perceptual loss; 0 in the first stage."""
     perceptual_samples: int = 4
+    """Samples of a batch, and only their newer pictures, that the perceptual loss looks at: it costs as much as all else."""
     samples: SampleSettings = field(default_factory=SampleSettings)
     target_bits: tuple[tuple[int, float], ...] = ((2, 0.9), (4, 1.8), (8, 4.0))
     """Target bits per kept cell for each channel count."""
@@ -41,6 +44,9 @@ class CallTraining:
     """Steps over which the target falls from three times its value."""
     lost_share: float = 0.15
     checkpoint_seconds: float = 150.0
+
+
+Counts = NDArray[np.int64]
 
 
 class Prior(nn.Module):
@@ -96,7 +102,13 @@ class Losses:
         self.perceptual = PerceptualLoss() if settings.perceptual > 0 else None
 
     def __call__(
-        self, made: Generated, truth: Tensor, matte: Tensor, person: Tensor, random: np.random.Generator
+        self,
+        made: Generated,
+        truth: Tensor,
+        matte: Tensor,
+        person: Tensor,
+        random: np.random.Generator,
+        perceptual: bool,
     ) -> tuple[Tensor, Tensor]:
         """Loss, and the person's mean squared error for the log."""
         weight = matte * (0.25 + 0.75 * person)
@@ -115,7 +127,7 @@ class Losses:
             made.flow[..., 1:, :] - made.flow[..., :-1, :]
         ).abs().mean()
         loss = loss + 0.0005 * gradient
-        if self.perceptual is not None:
+        if self.perceptual is not None and perceptual:
             loss = loss + self.settings.perceptual * self._perceptual(made.picture, truth, matte, weight, random)
         return loss, mse.detach()
 
@@ -216,13 +228,14 @@ class CallTrainer:
             truth, matte, person = samples.pictures[:, index], samples.mattes[:, index], samples.persons[:, index]
             kept = kept_cells(matte)
             blanked = torch.where(matte > 0, truth, torch.full_like(truth, 0.5))
-            symbols, hard, soft = quantise(model.encoder(blanked, matte, key))
+            latent = model.encoder(blanked, matte, key)
+            symbols, hard = quantise(latent)
             made = model.generator(symbols, present, planes(kept, self.random, self.settings.lost_share), key, features)
-            part, mse = self.losses(made, truth, matte, person, self.random)
+            part, mse = self.losses(made, truth, matte, person, self.random, perceptual=index == 1)
             loss = loss + part
             self._note("psnr", -10 * math.log10(float(mse) + 1e-9))
             if index == 1:
-                loss = loss + self._rate(soft, before, present, kept, counts)
+                loss = loss + self._rate(latent, hard, before, present, kept, counts)
                 copied = ((key - truth) ** 2 * matte * person).sum() / ((matte * person).sum() * 3 + 1)
                 self._note("copy", -10 * math.log10(float(copied) + 1e-9))
             before = (hard * kept).detach()
@@ -234,19 +247,33 @@ class CallTrainer:
         self._note("loss", float(loss.detach()))
         self._average_weights()
 
-    def _rate(self, soft: Tensor, before: Tensor, present: Tensor, kept: Tensor, counts: np.ndarray) -> Tensor:
-        """β · bits per kept cell, with β following the target of each sample's channel count."""
-        bits = -(soft * self.model.prior(before, present)).sum(-1) * present * kept
-        each = bits.sum((1, 2, 3)) / (kept.sum((1, 2, 3)) + 1)
+    def _rate(self, latent: Tensor, hard: Tensor, before: Tensor, present: Tensor, kept: Tensor, counts: Counts) -> Tensor:
+        """β · bits per kept cell, with β following the target of each sample's channel count; the prior learns beside it.
+
+        E's gradient comes from the cost interpolated between neighbouring symbols: what rounding will really cost, made smooth.
+        """
+        log_probabilities = self.model.prior(before, present)
+        mask = present * kept
+        index = (hard + 2).long().unsqueeze(-1)
+        surprise = -log_probabilities.gather(-1, index).squeeze(-1)
+        cells = kept.sum((1, 2, 3)) + 1
+        learn = ((surprise * mask).sum((1, 2, 3)) / cells).mean()
+        costs = -log_probabilities.detach()
+        low = latent.detach().clamp(-2, 1.999).floor()
+        part = (latent.clamp(-2, 2) - low).clamp(0, 1)
+        below = costs.gather(-1, (low + 2).long().unsqueeze(-1)).squeeze(-1)
+        above = costs.gather(-1, (low + 3).long().unsqueeze(-1)).squeeze(-1)
+        smooth = (((1 - part) * below + part * above) * mask).sum((1, 2, 3)) / cells
         # Generous at first: a code that is squeezed before G can read it dies out, and G learns to copy the key.
         ramp = min(1.0, self.steps / self.settings.ramp_steps)
         targets = {channels: bits * (3 - 2 * ramp) for channels, bits in self.settings.target_bits}
         weights = torch.tensor([self.beta[int(c)] for c in counts])
-        for c, value in zip(counts, each.detach().tolist(), strict=True):
+        real = ((surprise.detach() * mask).sum((1, 2, 3)) / cells).tolist()
+        for c, value in zip(counts, real, strict=True):
             drift = max(-1.0, min(1.0, value / targets[int(c)] - 1))
-            self.beta[int(c)] = min(max(self.beta[int(c)] * math.exp(0.004 * drift), 1e-5), 0.5)
+            self.beta[int(c)] = min(max(self.beta[int(c)] * math.exp(0.004 * drift), 1e-5), 0.2)
             self._note(f"bits{c}", value)
-        return (weights * each).mean()
+        return (weights * smooth).mean() + 0.02 * learn
 
     def _average_weights(self) -> None:
         decay = min(0.999, (1 + self.steps) / (10 + self.steps))

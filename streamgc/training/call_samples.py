@@ -113,7 +113,7 @@ class Sampler:
         return np.stack([cache.s_frames[index]] * 2), np.stack([cache.s_masks[index]] * 2), cache.s_keys[index], True
 
     def _grids(self, mask: NDArray[np.uint8], still: bool) -> list[NDArray[np.float32]]:
-        """Sampling grids (S, S, 2) for older, newer and key: a crop around the person, and motion where the source has none."""
+        """Sampling grids (S, S, 2) for older, newer and key: a crop around the person, and made-up motion."""
         random, size = self.random, self.settings.size
         side = size * math.exp(random.uniform(math.log(0.75), math.log(1.75)))
         ys, xs = np.nonzero(mask[::8, ::8] > 100)

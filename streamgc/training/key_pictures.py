@@ -1,6 +1,7 @@
 """Coded key pictures for training: what the receiver's key looks like at the rates of a call.
 
-The call sends keys as an AV1 chain (``pipeline/keys.py``); training must see the same artefacts, so it uses the same coder.
+The call sends keys as an AV1 chain (``pipeline/keys.py``); training must see the same artefacts, so it uses the same
+coder.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Picture = NDArray[np.uint8]
 
 
 def coded_chain(pictures: Iterable[Picture], crf: int) -> Iterator[Picture]:
-    """Code ``pictures`` (each (H, W, 3) RGB) as one chain of keys at constant quality ``crf``; yield what the receiver shows."""
+    """Code ``pictures`` (H, W, 3) as one chain at constant quality ``crf``; yield what the receiver shows."""
     encoder: KeyChainEncoder | None = None
     decoder = KeyChainDecoder()
     for picture in pictures:

@@ -1,0 +1,166 @@
+"""The shipped picture codec, loaded once: makes a fresh sender and receiver for every connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgc.codec.message import Background
+from streamgc.codec.tables import Tables, load_tables
+from streamgc.errors import ModelError
+from streamgc.pipeline.background import BackgroundKeeper
+from streamgc.pipeline.eyes import SceneEyes
+from streamgc.pipeline.looking import Eyes
+from streamgc.pipeline.networks import EncoderNetwork, GeneratorNetwork
+from streamgc.pipeline.receiver import Receiver
+from streamgc.pipeline.room_network import RoomNetwork
+from streamgc.pipeline.sender import Sender
+from streamgc.pipeline.settings import BLANK, PictureFormat, SenderSettings, parse_background
+from streamgc.profiling.spans import Spans
+from streamgc.runtime.engine import Engine, Precision
+from streamgc.runtime.store import Model, ModelStore
+from streamgc.scene.segmenter import Segmenter
+
+Picture = NDArray[np.uint8]
+SEGMENTER = "segmenter"
+"""The shipped segmenter's model folder."""
+
+
+class Options(Protocol):
+    """What the user chose; ``call.codec.CodecOptions`` has these and more."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def fps(self) -> float: ...
+    @property
+    def kbps(self) -> float: ...
+    @property
+    def background(self) -> str: ...
+    @property
+    def preserve(self) -> str: ...
+    @property
+    def framing(self) -> bool: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def backend(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+
+
+class EngineChoice(NamedTuple):
+    """How networks are run."""
+
+    backend: str = "auto"
+    precision: Precision = "auto"
+    threads: int | None = None
+
+
+class LoadedModels:
+    """Compiled networks, each loaded when first needed and then shared."""
+
+    def __init__(self, name: str, picture_format: PictureFormat, choice: EngineChoice) -> None:
+        """Raises ModelError when there is no such model or it has no tables, EngineError when it cannot be compiled."""
+        self.model: Model = ModelStore().open(name)
+        if self.model.tables is None:
+            raise ModelError(f"model {name!r} has no context tables: it cannot code a call")
+        self.tables: Tables = load_tables(self.model.tables)
+        self.format = picture_format
+        self._choice = choice
+        self._loaded: dict[str, Engine] = {}
+
+    def engine(self, role: str) -> Engine:
+        """A network of the call model, or the segmenter."""
+        if role not in self._loaded:
+            model = ModelStore().open(SEGMENTER) if role == SEGMENTER else self.model
+            size = (self.format.height, self.format.width)
+            choice = self._choice
+            self._loaded[role] = model.load(
+                role, backend=choice.backend, precision=choice.precision, threads=choice.threads, size=size
+            )
+        return self._loaded[role]
+
+    @property
+    def engine_name(self) -> str:
+        """Backend and precision of what has been loaded."""
+        names = dict.fromkeys(f"{engine.backend} {engine.precision}" for engine in self._loaded.values())
+        return ", ".join(names) or "none loaded"
+
+    def encoder(self) -> EncoderNetwork:
+        return EncoderNetwork(self.engine("encoder"))
+
+    def generator(self) -> GeneratorNetwork:
+        return GeneratorNetwork(self.engine("reference"), self.engine("generator"))
+
+    def eyes(self, preserve: str, framing: bool, spans: Spans) -> SceneEyes:
+        segmenter = Segmenter(self.engine(SEGMENTER), (self.format.height, self.format.width))
+        return SceneEyes(segmenter, self.format, preserve, framing, spans)
+
+
+class CallCodec:
+    """What a call needs of the codec."""
+
+    def __init__(
+        self, models: LoadedModels, settings: SenderSettings, seed: int = 0, own: Picture | None = None
+    ) -> None:
+        """``seed``: style of the rooms that the receiver's generator makes up; ``own``: its picture for ``replace``."""
+        self.models, self.settings = models, settings
+        self._seed, self._own = seed, own
+        self._room = RoomNetwork()
+
+    @property
+    def model_name(self) -> str:
+        return self.models.model.name
+
+    @property
+    def model_hash(self) -> str:
+        return self.models.model.hash.hex()
+
+    @property
+    def engine(self) -> str:
+        return self.models.engine_name
+
+    def sender(self, spans: Spans, eyes: Eyes | None = None) -> Sender:
+        """A sender in its first state; ``eyes`` replaces the shipped segmenter's."""
+        looking = eyes or self.models.eyes(self.settings.preserve, self.settings.framing, spans)
+        return Sender(self.settings, looking, self.models.encoder(), self.models.tables, spans)
+
+    def receiver(self, spans: Spans) -> Receiver:
+        """A receiver in its first state."""
+        background = BackgroundKeeper(self.models.format, self._room, self._seed, self._own)
+        return Receiver(self.models.format, self.models.generator(), self.models.tables, background, spans)
+
+    def conventional(self) -> Callable[[Picture], Picture] | None:
+        """For a peer without SGC: the person before grey where the mode keeps the room private, else the picture."""
+        if self.settings.background is Background.MEMORY:
+            return lambda picture: picture
+        eyes = self.models.eyes(self.settings.preserve, self.settings.framing, Spans(enabled=False))
+
+        def blanked(picture: Picture) -> Picture:
+            view = eyes.look(picture)
+            return np.where(view.matte[..., None] > 0, view.picture, np.uint8(BLANK))
+
+        return blanked
+
+
+def load_codec(options: Options) -> CallCodec:
+    """Load and warm up the codec that the options name. Raises InputError, ModelError and EngineError."""
+    picture_format = PictureFormat(options.width, options.height)
+    settings = SenderSettings(
+        format=picture_format,
+        fps=options.fps,
+        kbps=options.kbps,
+        background=parse_background(options.background),
+        preserve=options.preserve,
+        framing=options.framing,
+    )
+    models = LoadedModels(options.model, picture_format, EngineChoice(options.backend, "auto", options.threads or None))
+    for role in ("encoder", "reference", "generator", SEGMENTER):
+        models.engine(role)
+    return CallCodec(models, settings)

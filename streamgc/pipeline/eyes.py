@@ -1,0 +1,64 @@
+"""The sender's eyes: the scene observer's findings in the units of frame messages."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgc.pipeline.looking import View
+from streamgc.pipeline.settings import PictureFormat
+from streamgc.profiling.spans import Spans
+from streamgc.scene.framing import Crop, FramingSettings
+from streamgc.scene.observer import SceneObserver, SceneSettings, SceneStatistics, Segment
+from streamgc.scene.policy import parse_policy
+
+CROP_PLACE, CROP_SIZE = 2048, 1024
+"""Units of ``codec.sections.Crop``: places in 1/2048, widths in 1/1024 of the source."""
+
+
+class SceneEyes:
+    """Looks with a segmenter; follows the kept people when framing is on."""
+
+    def __init__(
+        self, segment: Segment, picture_format: PictureFormat, preserve: str, framing: bool, spans: Spans | None = None
+    ) -> None:
+        """``preserve``: all, main, id:N or class names. Raises InputError."""
+        self._spans = spans or Spans(enabled=False)
+        self._framing = framing
+        settings = SceneSettings(
+            size=(picture_format.height, picture_format.width),
+            policy=parse_policy(preserve),
+            framing=FramingSettings(enabled=framing),
+        )
+        self._observer = SceneObserver(segment, settings)
+        self.statistics: SceneStatistics | None = None
+
+    def set_preserve(self, preserve: str) -> None:
+        """Keep other people from the next picture on. Raises InputError."""
+        self._observer.set_policy(parse_policy(preserve))
+
+    def reset(self) -> None:
+        """Forget what was kept."""
+        self._observer.reset()
+
+    def look(self, picture: NDArray[np.uint8]) -> View:
+        """See ``looking.Eyes``."""
+        started = self._spans.clock()
+        seen = self._observer.observe(picture)
+        ended = self._spans.clock()
+        middle = min(ended, started + int(seen.statistics.segment_ms * 1e6))
+        self._spans.add("segment", started, middle)
+        self._spans.add("heatmap", middle, ended)
+        self.statistics = seen.statistics
+        crop = _units(seen.crop, picture.shape[1], picture.shape[0]) if self._framing else None
+        kept = seen.kept
+        return View(seen.picture, kept.matte, kept.cells, kept.labels, crop, seen.statistics.kept)
+
+
+def _units(crop: Crop, width: int, height: int) -> tuple[int, int, int] | None:
+    """A crop in a message's units; None for the whole picture."""
+    if (crop.left, crop.top, crop.width, crop.height) == (0, 0, width, height):
+        return None
+    x = min(CROP_PLACE - 1, round(crop.left * CROP_PLACE / width))
+    y = min(CROP_PLACE - 1, round(crop.top * CROP_PLACE / height))
+    return x, y, min(CROP_SIZE, max(1, round(crop.width * CROP_SIZE / width)))
