@@ -1,0 +1,206 @@
+"""TensorRT plans: built for real by TensorRT-RTX where it is installed, and refused when anything about them is wrong.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from streamgc.errors import BackendMissing, EngineError
+from streamgc.runtime import plans
+from streamgc.runtime.cuda import device_problem
+from streamgc.runtime.engine import load_engine
+from streamgc.runtime.onnx_passes import load_model, move_uint8_casts, save_model
+from streamgc.runtime.plans import (
+    PlanKey,
+    ShapeProfile,
+    build_plan,
+    cached_plan,
+    layer_report,
+    plan_key,
+    read_plan,
+    write_plan,
+)
+from streamgc.runtime.store import ModelStore
+from tests.runtime_networks import encoder, warper
+
+RTX = "tensorrt-rtx"
+needs_rtx = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed: pip install tensorrt-rtx"
+)
+SMALL = ShapeProfile((64, 64), (128, 128), (256, 256))
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("networks")
+    paths = {"encoder": encoder(folder / "encoder.onnx"), "warper": warper(folder / "warper.onnx")}
+    for path in paths.values():
+        save_model(move_uint8_casts(load_model(path)), path)
+    return paths
+
+
+@needs_rtx
+@pytest.mark.parametrize("role", ["encoder", "warper"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_builds_the_same_plan_twice(networks: dict[str, Path], role: str, precision: Any) -> None:
+    first, second = (build_plan(networks[role], RTX, ("sm86", "sm89"), precision, SMALL) for _ in range(2))
+    # TensorRT numbers its internals anew: some plans repeat byte for byte, others in all but a few hundred bytes.
+    assert len(first.blob) == len(second.blob)
+    differing = sum(a != b for a, b in zip(first.blob, second.blob, strict=True))
+    assert differing < 0.002 * len(first.blob)
+    assert first.header.key == second.header.key
+    assert first.header.key.capabilities == ("sm86", "sm89")
+    assert 1_000 < len(first.blob) == first.header.plan_bytes
+    wanted = {"encoder": {"picture": "UINT8"}, "warper": {"symbols": "FLOAT", "plane": "UINT8", "key": "UINT8"}}[role]
+    assert first.header.inputs == wanted
+    assert first.header.outputs == {"encoder": {"latent": "FLOAT"}, "warper": {"picture": "UINT8"}}[role]
+
+
+@needs_rtx
+def test_half_plan_computes_in_half(networks: dict[str, Path]) -> None:
+    kinds = {layer.kind: layer for layer in layer_report(networks["encoder"], RTX, "fp16")}
+    assert kinds["CONVOLUTION"].outputs == ("HALF",)
+    assert kinds["NORMALIZATION"].outputs == ("FLOAT",)
+
+
+@needs_rtx
+def test_writes_and_reads(networks: dict[str, Path], tmp_path: Path) -> None:
+    plan = build_plan(networks["encoder"], RTX, (), "fp32", SMALL, model_hash="0011223344556677")
+    path = write_plan(plan, tmp_path / plan.header.key.file_name)
+    assert read_plan(path, plan.header.key) == plan
+    for part in ("encoder", "portable", "fp32", "64x64-128x128-256x256", "0011223344556677"):
+        assert part in path.name
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network_sha256": "00" * 32}, "stale: its network_sha256"),
+        ({"precision": "fp16"}, "stale: its precision is fp32, wanted fp16"),
+        ({"profile": "256x256"}, "stale: its profile"),
+        ({"capabilities": ("sm89",)}, "stale: its capabilities is portable, wanted sm89"),
+        ({"model_hash": "ff"}, "stale: its model_hash"),
+    ],
+)
+def test_refuses_stale_plans(networks: dict[str, Path], tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    plan = build_plan(networks["encoder"], RTX, (), "fp32", SMALL)
+    path = write_plan(plan, tmp_path / "one.plan")
+    with pytest.raises(EngineError, match=message):
+        read_plan(path, msgspec.structs.replace(plan.header.key, **change))
+
+
+@needs_rtx
+def test_refuses_malformed_and_foreign_plans(networks: dict[str, Path], tmp_path: Path) -> None:
+    plan = build_plan(networks["encoder"], RTX, (), "fp32", SMALL)
+    path = write_plan(plan, tmp_path / "one.plan")
+    data = path.read_bytes()
+    damaged = {
+        "no plan file": b"ftrt" + data[4:],
+        "truncated or altered": data[:-100],
+        "altered": data[:-5] + bytes(5),
+        "malformed": data[:40],
+    }
+    for message, content in damaged.items():
+        path.write_bytes(content)
+        with pytest.raises(EngineError, match=f"malformed.*{message}|{message}"):
+            read_plan(path)
+    older = msgspec.structs.replace(plan.header.key, version="1.0.0.21")
+    write_plan(plans.Plan(msgspec.structs.replace(plan.header, key=older), plan.blob), path)
+    with pytest.raises(EngineError, match=r"foreign: built by tensorrt-rtx 1\.0\.0\.21, this is"):
+        read_plan(path)
+    with pytest.raises(EngineError, match="foreign"):
+        load_engine(path)
+    with pytest.raises(EngineError, match="cannot read the plan"):
+        read_plan(tmp_path / "nothing.plan")
+
+
+@needs_rtx
+def test_cache_builds_once_and_repairs(
+    networks: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = plan_key(networks["encoder"], RTX, (), "fp32", SMALL)
+    first = cached_plan(key, networks["encoder"], SMALL, tmp_path)
+    (file,) = tmp_path.glob("*.plan")
+    file.write_bytes(file.read_bytes()[:-1])
+    assert cached_plan(key, networks["encoder"], SMALL, tmp_path) == first
+    monkeypatch.setattr(plans, "build_plan", lambda *_, **__: pytest.fail("built again although cached"))
+    assert cached_plan(key, networks["encoder"], SMALL, tmp_path) == first
+
+
+@needs_rtx
+def test_refuses_what_it_cannot_build(networks: dict[str, Path], tmp_path: Path) -> None:
+    network = networks["encoder"]
+    with pytest.raises(EngineError, match="unknown compute capability 'sm90'; this tensorrt-rtx builds for sm120"):
+        build_plan(network, RTX, ("sm90",))
+    with pytest.raises(EngineError, match="cannot become a int8 plan"):
+        build_plan(network, RTX, (), "int8")
+    with pytest.raises(EngineError, match="from small to large"):
+        build_plan(network, RTX, (), "fp32", ShapeProfile((256, 256), (128, 128), (512, 512)))
+    with pytest.raises(EngineError, match="multiples of 16"):
+        build_plan(network, RTX, (), "fp32", ShapeProfile.fixed((100, 100)))
+    with pytest.raises(EngineError, match="no such network file"):
+        build_plan(tmp_path / "nothing.onnx", RTX)
+    (tmp_path / "bad.onnx").write_bytes(network.read_bytes()[:300])
+    with pytest.raises(EngineError, match=r"bad\.onnx is not a readable ONNX file"):
+        build_plan(tmp_path / "bad.onnx", RTX)
+    raw = encoder(tmp_path / "raw.onnx")
+    with pytest.raises(EngineError, match="TensorRT cannot parse raw"):
+        build_plan(raw, RTX, (), "fp32", SMALL)
+
+
+@needs_rtx
+@pytest.mark.skipif(device_problem() is None, reason="this machine has a GPU")
+def test_without_a_gpu_a_plan_is_not_run(networks: dict[str, Path], tmp_path: Path) -> None:
+    plan = build_plan(networks["encoder"], RTX, (), "fp32", SMALL)
+    path = write_plan(plan, tmp_path / "one.plan")
+    with pytest.raises(BackendMissing, match="tensorrt-rtx is not available: no"):
+        load_engine(path)
+    with pytest.raises(EngineError, match="not of tensorrt"):
+        load_engine(path, backend="tensorrt")
+
+
+def test_a_flavour_that_is_not_installed(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="'openvino' builds no plans; there are: tensorrt, tensorrt-rtx"):
+        build_plan(tmp_path / "x.onnx", "openvino")
+    for backend, module in plans.MODULES.items():
+        if importlib.util.find_spec(module) is None:
+            with pytest.raises(BackendMissing, match=rf"pip install 'streamgc\[{backend}\]'"):
+                build_plan(tmp_path / "x.onnx", backend)
+
+
+def test_keys_that_differ_have_file_names_that_differ() -> None:
+    base = PlanKey("encoder", "ab" * 32, "00" * 8, RTX, "1.7", ("sm86",), "fp16", "256x256")
+    changes: list[dict[str, Any]] = [
+        {"network": "generator"},
+        {"network_sha256": "cd" * 32},
+        {"model_hash": "11" * 8},
+        {"backend": "tensorrt"},
+        {"version": "1.8"},
+        {"capabilities": ("sm86", "sm89")},
+        {"precision": "fp32"},
+        {"profile": "512x512"},
+    ]
+    names = {msgspec.structs.replace(base, **change).file_name for change in changes}
+    assert len(names | {base.file_name}) == len(changes) + 1
+
+
+@needs_rtx
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", ["sm86", "sm89", "sm120"])
+def test_builds_every_shipped_network(capability: str, tmp_path: Path) -> None:
+    store = ModelStore()
+    if not store.names():
+        pytest.skip("no model is shipped in this checkout")
+    for name in store.names():
+        model = store.open(name)
+        for role in model.roles:
+            source = model.network(role)
+            plan = build_plan(source, RTX, (capability,), "fp16", ShapeProfile.fixed((256, 256)))
+            assert len(plan.blob) > 0.5 * source.stat().st_size
+            assert read_plan(write_plan(plan, tmp_path / "one.plan"), plan.header.key) == plan
