@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="training extras are not installed: pip install 'streamgc[train]'")
+pytest.importorskip("torch", reason="training extras are not installed: pip install 'streamgc[train]'")
 
-import torch.nn.functional as F  # noqa: E402
-from torch import nn  # noqa: E402
+import torch
+import torch.nn.functional as F
+from torch import nn
 
-from streamgc.errors import EngineError, TrainingError  # noqa: E402
-from streamgc.runtime.engine import load_engine  # noqa: E402
-from streamgc.runtime.onnx_header import read_header  # noqa: E402
-from streamgc.runtime.parity import require  # noqa: E402
-from streamgc.training.export import export_onnx, parity, quantise_int8, write_variants  # noqa: E402
+from streamgc.errors import EngineError, TrainingError
+from streamgc.runtime.engine import load_engine
+from streamgc.runtime.onnx_header import read_header
+from streamgc.runtime.parity import require
+from streamgc.training.export import export_onnx, parity, quantise_int8, write_variants
 
 NAMES = (["picture", "features"], ["out", "latent"])
 

@@ -209,6 +209,22 @@ def store_half_weights(model: Any, at_least: int = 64) -> Any:
     return model
 
 
+def restore_full_weights(model: Any) -> Any:
+    """Undo `store_half_weights`: constants that are cast to fp32 become fp32 constants, as calibration wants them."""
+    onnx = import_onnx()
+    model = copy_of(model)
+    graph = model.graph
+    halves = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == HALF}
+    for node in [n for n in graph.node if n.op_type == "Cast" and n.input[0] in halves and n.attribute[0].i == FLOAT]:
+        values = onnx.numpy_helper.to_array(halves[node.input[0]]).astype(np.float32)
+        graph.initializer.append(onnx.numpy_helper.from_array(values, node.output[0]))
+        graph.node.remove(node)
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [t for t in graph.initializer if t.name not in used]:
+        graph.initializer.remove(tensor)
+    return model
+
+
 def make_signed(model: Any) -> Any:
     """Turn unsigned activations' Q/DQ (uint8, zero point 0: what follows a ReLU) into signed int8, all that TensorRT
     takes.

@@ -74,6 +74,11 @@ def capabilities() -> list[str]:
     return sorted(name.lower() for name in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
+def device_name() -> str:
+    """The processor's own name."""
+    return str(_core().get_property("CPU", "FULL_DEVICE_NAME"))
+
+
 @lru_cache
 def fastest_precision() -> str:
     """bf16 where this CPU computes convolutions faster in it, else fp32; measured once a process, in about 0.2 s.
@@ -142,7 +147,7 @@ def load(path: Path, backend: str, header: OnnxHeader, options: EngineOptions) -
     if asked not in ("auto", "int8") and got != _HINTS[compute]:
         raise EngineError(f"openvino would run {path.name} in {got}, not in the {compute} that was asked for")
     precision = "int8" if header.quantised else compute
-    return OpenVinoEngine(path.stem, precision, str(core.get_property("CPU", "FULL_DEVICE_NAME")), compiled)
+    return OpenVinoEngine(path.stem, precision, device_name(), compiled)
 
 
 def _spec(port: Any) -> TensorSpec:

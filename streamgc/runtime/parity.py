@@ -11,14 +11,17 @@ import numpy as np
 from streamgc.errors import EngineError
 from streamgc.runtime.engine import Array, Engine
 
+LATENT_PEAK = 2.4
+"""Latents lie in ±2.4 (see ``networks.lite``)."""
+
 
 @dataclass(frozen=True)
 class Limits:
     """What a network may differ from its reference before that is an error.
 
-    ``mean_error`` and ``max_error`` are in units of the output's own range (255 for pictures, the largest magnitude
-    otherwise); ``decibels`` is the PSNR on that range; ``flips`` the share of latent values that round to another
-    symbol.
+    ``mean_error`` and ``max_error`` are in units of the output's own range (255 for pictures, 2.4 for latents, the
+    largest magnitude otherwise); ``decibels`` is the PSNR on that range; ``flips`` the share of latent values that
+    round to another symbol.
     """
 
     mean_error: float
@@ -72,7 +75,9 @@ def compare(output: str, engine: Engine, pairs: Sequence[tuple[Array, Array]], l
         raise EngineError(f"{engine.backend} gives {output} another shape than the reference does")
     wanted = np.concatenate([want.astype(np.float64).ravel() for want, _ in pairs])
     got = np.concatenate([have.astype(np.float64).ravel() for _, have in pairs])
-    peak = 255.0 if pairs[0][0].dtype == np.uint8 else max(float(np.abs(wanted).max()), 1e-9)
+    peak = LATENT_PEAK if latent else max(float(np.abs(wanted).max()), 1e-9)
+    if pairs[0][0].dtype == np.uint8:
+        peak = 255.0
     error = np.abs(wanted - got) / peak
     square = float((error**2).mean())
     flips = float((symbols_of(wanted) != symbols_of(got)).mean()) if latent else None

@@ -274,11 +274,30 @@ def write_model_json(
         card=card,
         extra={key: msgspec.Raw(msgspec.json.encode(value)) for key, value in (extra or {}).items()},
     )
+    _write_manifest(folder, manifest)
+    return ModelStore(folder.parent).open(folder)
+
+
+def add_variants(model: Model, variants: Mapping[str, Mapping[str, str]]) -> Model:
+    """Enter derived files, {role: {precision: file name}}, already in the folder into ``model.json``; the hash stays.
+
+    Raises ModelError for an unknown role or a file that is missing.
+    """
+    networks = dict(model.manifest.networks)
+    for role, files in variants.items():
+        if role not in networks:
+            raise ModelError(f"model {model.name!r} has no {role!r} network; it has {', '.join(model.roles)}")
+        added = {kind: FileEntry(file, _hash_in(model.folder, file)) for kind, file in files.items()}
+        networks[role] = msgspec.structs.replace(networks[role], variants={**networks[role].variants, **added})
+    _write_manifest(model.folder, msgspec.structs.replace(model.manifest, networks=networks))
+    return ModelStore(model.folder.parent).open(model.folder)
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
     target = folder / MANIFEST
     temporary = target.with_suffix(".json.tmp")
     temporary.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
     os.replace(temporary, target)
-    return ModelStore(folder.parent).open(folder)
 
 
 def _hash_in(folder: Path, file: str) -> str:
