@@ -23,13 +23,15 @@ Plane = npt.NDArray[np.float32]
 
 SOLID = 110
 """Matte value above which a pixel surely is person."""
-PEAK = 0.22
+PEAK = 0.2
 """Value of the centre map from which a peak is a person."""
 REACH = 4
 """Cells at /4 around a peak in which no second one is."""
 MOST = 12
 """People told apart at most."""
-SMALLEST = 10
+APART = 1.8
+"""Distance of two groups' mean votes, in sums of their deviations, from which they are two people."""
+SMALLEST = 20
 """Cells at /4 (of 16 pixels each) below which a person is noise."""
 
 
@@ -157,19 +159,60 @@ def group(matte: Mask, centre: Plane, offset: Plane) -> tuple[npt.NDArray[np.int
         score = max(float(centre[ys[0], xs[0]]) if len(ys) else 0.0, 0.5)
         return np.where(rim, 0, -1).astype(np.int8), np.array([score], np.float32)
     rows, columns = np.nonzero(rim)
-    vote_y = rows * 4 + 1.5 + offset[rows, columns, 0]
-    vote_x = columns * 4 + 1.5 + offset[rows, columns, 1]
-    away = (vote_y[:, None] - (ys * 4 + 1.5)) ** 2 + (vote_x[:, None] - (xs * 4 + 1.5)) ** 2
+    votes = np.stack([rows * 4 + 1.5 + offset[rows, columns, 0], columns * 4 + 1.5 + offset[rows, columns, 1]])
+    away = (votes[0][:, None] - (ys * 4 + 1.5)) ** 2 + (votes[1][:, None] - (xs * 4 + 1.5)) ** 2
     nearest = away.argmin(axis=1)
-    sizes = np.bincount(nearest[solid[rows, columns]], minlength=len(ys))
-    real = sizes >= SMALLEST
-    if not real.all():
-        real[int(sizes.argmax())] = True
-        away = away[:, real]
-        nearest = away.argmin(axis=1)
+    inside = solid[rows, columns]
+    into = merge_groups(votes[:, inside], nearest[inside], len(ys))
+    nearest = into[nearest]
+    sizes = np.bincount(nearest[inside], minlength=len(ys))
+    real = np.flatnonzero(sizes >= min(SMALLEST, int(sizes.max())))
+    # Crumbs go to the real person they point at.
+    crumbs = ~np.isin(nearest, real)
+    nearest[crumbs] = into[real[away[crumbs][:, real].argmin(axis=1)]]
+    number = np.zeros(len(ys), np.int8)
+    number[real] = np.arange(len(real))
     owners = np.full(person.shape, -1, np.int8)
-    owners[rows, columns] = nearest
-    return owners, np.clip(centre[ys, xs][real], 0, 1).astype(np.float32)
+    owners[rows, columns] = number[nearest]
+    best = np.array([centre[ys[into == k], xs[into == k]].max() for k in real])
+    return owners, np.clip(best, 0, 1).astype(np.float32)
+
+
+def merge_groups(votes: Plane, groups: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """Into which group each of `count` groups goes: int64 (count,), itself where it stands alone.
+
+    votes: f32 (2, n), where each cell points; groups: int64 (n,). One person is often given several peaks, whose groups
+    then split one cloud of votes: the distance of the halves' means is 1.3 (normal) to 1.7 (uniform) times the sum of
+    their deviations along it. Two people are two clouds, and farther apart.
+    """
+    into = np.arange(count)
+    sums = np.stack([np.bincount(groups, w, count) for w in _moments(votes)])
+    while True:
+        alive = np.flatnonzero((into == np.arange(count)) & (sums[0] > 0))
+        if len(alive) < 2:
+            return into
+        _, mean_y, mean_x, square_y, square_x, cross = sums[:, alive] / np.maximum(sums[0, alive], 1)
+        dy, dx = mean_y[:, None] - mean_y, mean_x[:, None] - mean_x
+        distance = np.hypot(dy, dx) + 1e-6
+        uy, ux = dy / distance, dx / distance
+        spread_y, spread_x = (square_y - mean_y**2)[:, None], (square_x - mean_x**2)[:, None]
+        variance = uy**2 * spread_y + ux**2 * spread_x + 2 * uy * ux * (cross - mean_y * mean_x)[:, None]
+        deviation = np.sqrt(np.maximum(variance, 1.0))
+        ratio = distance / (deviation + deviation.T)
+        ratio[np.arange(len(alive)), np.arange(len(alive))] = np.inf
+        first, second = divmod(int(ratio.argmin()), len(alive))
+        if ratio[first, second] >= APART:
+            return into
+        keep, drop = sorted((int(alive[first]), int(alive[second])))
+        into[into == drop] = keep
+        sums[:, keep] += sums[:, drop]
+        sums[0, drop] = 0
+
+
+def _moments(votes: Plane) -> tuple[npt.NDArray[np.float64], ...]:
+    """Weights whose sums over a group are its size, means, squares and product."""
+    y, x = votes.astype(np.float64)
+    return np.ones_like(y), y, x, y * y, x * x, y * x
 
 
 def _grow(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -6,7 +6,7 @@ common, and who owns which pixel is known. Every sample is then degraded as webc
 """
 
 import io
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,23 @@ from PIL import Image, ImageFilter
 from streamgc.errors import TrainingError
 from streamgc.networks.segmenter import OFFSET_UNIT
 from streamgc.scene.labels import Label
-from streamgc.training.segmenter_data import UNKNOWN, Item, Items
+from streamgc.training.segmenter_data import UNKNOWN, Item
 
 Mask = npt.NDArray[np.uint8]
+
+
+class ItemSource(Protocol):
+    """Numbered items with an index of their sources and kinds: `segmenter_data.Items`, or a validation set."""
+
+    index: list[dict[str, Any]]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __getitem__(self, number: int) -> Item:
+        """One of them."""
+        ...
 
 
 class Sample(NamedTuple):
@@ -138,7 +152,7 @@ def degrade(
 class SceneMaker:
     """Draws samples from the cache; the same generator state gives the same samples."""
 
-    def __init__(self, items: Items, limit_to_truth: bool = False) -> None:
+    def __init__(self, items: ItemSource, limit_to_truth: bool = False) -> None:
         self._items = items
         self._noise = np.random.default_rng(0).standard_normal(1 << 21, dtype=np.float32)
         kinds: dict[str, list[int]] = {"ccp": [], "truth": [], "clips": [], "seated": [], "faces": [], "empty": []}

@@ -1,0 +1,136 @@
+"""The segmenter against truth: stills with real masks, and composites of people over rooms whose instances are known
+exactly."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streamgc.errors import InputError
+from streamgc.evaluation.scene import iou
+from streamgc.scene.instances import Instances
+from streamgc.scene.observer import Segment
+from streamgc.training.segmenter_data import UNKNOWN, Item, hole_fraction, read_mask, read_picture
+from streamgc.training.segmenter_scenes import ItemSource, Sample, SceneMaker
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class StillsResult:
+    """Mean person IoU over `pictures` stills of a set, the worst of them, and how many were left out for holes in their
+    masks."""
+
+    name: str
+    pictures: int
+    iou: float
+    worst: float
+    left_out: int
+
+
+@dataclass(frozen=True)
+class CompositesResult:
+    """Composites of `people` people: mean IoU of the person mask, mean IoU of matched instances, share of composites in
+    which every one was found (a match of IoU ≥ 0.5 each), and share with more instances than people."""
+
+    people: int
+    pictures: int
+    iou: float
+    instance_iou: float
+    all_found: float
+    too_many: float
+
+
+def person_mask(instances: Instances) -> Mask:
+    """Everything that is person, bool (H, W)."""
+    return np.asarray(instances.masks.max(axis=0) > 127) if len(instances.masks) else np.zeros(instances.size, bool)
+
+
+def evaluate_stills(segment: Segment, data: Path, name: str) -> StillsResult:
+    """Person IoU on `val/stills/NAME` against `val/masks/NAME`; masks whose holes exceed 1 % are no truth. Raises
+    InputError."""
+    scores, left_out = [], 0
+    for path in sorted((data / "val" / "stills" / name).glob("*.jpg")):
+        mask_path = data / "val" / "masks" / name / f"{path.stem}.png"
+        if not mask_path.exists():
+            continue
+        picture = read_picture(path)
+        truth = read_mask(mask_path, *picture.shape[:2]) > 127
+        if not truth.any() or hole_fraction(truth) > 0.01:
+            left_out += 1
+            continue
+        scores.append(iou(person_mask(segment(picture)), truth))
+    if not scores:
+        raise InputError(f"no stills with masks in {data / 'val' / 'stills' / name}")
+    return StillsResult(name, len(scores), float(np.mean(scores)), float(np.min(scores)), left_out)
+
+
+class ValidationItems:
+    """People with real masks (CCP) and empty rooms of the validation split, in the form `SceneMaker` draws from."""
+
+    def __init__(self, data: Path, people: int = 50, rooms: int = 60) -> None:
+        self._items: list[Item] = []
+        self.index: list[dict[str, Any]] = []
+        for path in sorted((data / "val" / "stills" / "ccp").glob("*.jpg"))[:people]:
+            picture = read_picture(path)
+            mask = read_mask(data / "val" / "masks" / "ccp" / f"{path.stem}.png", *picture.shape[:2])
+            self._add("ccp", "truth", picture, mask)
+        for path in sorted((data / "val" / "stills" / "houses").glob("*.jpg"))[:rooms]:
+            picture = read_picture(path)
+            self._add("houses", "empty", picture, np.zeros(picture.shape[:2], np.uint8))
+        if not self._items:
+            raise InputError(f"no validation stills under {data / 'val'}")
+
+    def _add(self, source: str, kind: str, picture: npt.NDArray[np.uint8], person: npt.NDArray[np.uint8]) -> None:
+        labels = np.full(person.shape, UNKNOWN, np.uint8)
+        owner = (person > 127).astype(np.uint8)
+        self._items.append(Item(source, kind, True, picture, person, owner, labels))
+        self.index.append({"source": source, "kind": kind})
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, number: int) -> Item:
+        return self._items[number]
+
+
+def evaluate_composites(
+    segment: Segment, items: ItemSource, people: int, count: int = 100, seed: int = 5
+) -> CompositesResult:
+    """Composites drawn from `items`; one in which less than 1.5 % of the picture is of some person is drawn anew."""
+    maker = SceneMaker(items, limit_to_truth=True)
+    rng = np.random.default_rng(seed)
+    masks, instances, found, extra = [], [], 0, 0
+    drawn = 0
+    while drawn < count:
+        sample = maker.composite(rng, 256, 256, people)
+        areas = np.bincount(sample.owner.ravel(), minlength=people + 1)[1 : people + 1]
+        if areas.min() < 0.015 * sample.owner.size:
+            continue
+        drawn += 1
+        answer = segment(np.ascontiguousarray(sample.frame))
+        masks.append(iou(person_mask(answer), sample.owner > 0))
+        best = match(answer, sample, people)
+        instances.extend(best)
+        found += min(best) >= 0.5
+        extra += answer.number > people
+    return CompositesResult(
+        people, count, float(np.mean(masks)), float(np.mean(instances)), found / count, extra / count
+    )
+
+
+def match(answer: Instances, sample: Sample, people: int) -> list[float]:
+    """IoU of each known person with the instance that fits it best, each instance used once."""
+    table = np.zeros((people, max(1, answer.number)))
+    for person in range(people):
+        truth = sample.owner == person + 1
+        for number in range(answer.number):
+            table[person, number] = iou(answer.masks[number] > 127, truth)
+    scores = [0.0] * people
+    for _ in range(min(people, answer.number)):
+        row, column = divmod(int(table.argmax()), table.shape[1])
+        scores[row] = max(0.0, float(table[row, column]))
+        table[row], table[:, column] = -1, -1
+    return scores
