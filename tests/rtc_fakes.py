@@ -39,7 +39,10 @@ class FakeShown:
 
 
 class FakeSender:
-    """Codes a picture as its mean colour, padded to `size` bytes; the first message and those asked for are intra."""
+    """Codes a picture as its mean colour; the first message and those asked for are intra.
+
+    Messages have `size` bytes; 0 = what the rate allows at 15 frames a second.
+    """
 
     def __init__(self, size: int = 80, encode_s: float = 0.0) -> None:
         self.size, self.encode_s = size, encode_s
@@ -55,7 +58,7 @@ class FakeSender:
         colour = frame.reshape(-1, 3).mean(0).round().astype(int)
         head = _HEADER.pack(MAGIC, number, *(int(value) for value in colour), self.intra)
         self.intra = False
-        message = head.ljust(self.size, b"\xa5")
+        message = head.ljust(self.size or int(self.rates[-1] * 125 / 15), b"\xa5")
         return FakeEncoded(message, message, frame)
 
     def feedback(self, data: bytes) -> None:

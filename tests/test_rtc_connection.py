@@ -127,11 +127,13 @@ async def test_loss_is_repaired_by_repeats() -> None:
         call.sent_ns.clear()
         await call.send(120, fps=30)
         await asyncio.sleep(0.2)
-        assert call.within(150) >= 0.93
+        assert call.within(150) >= 0.94
         assert call.receiver.numbers == sorted(set(call.receiver.numbers))
-        assert call.alice.rate.depth == 2
+        assert call.alice.rate.depth >= 1
+        assert call.alice.outgoing is not None
+        assert call.alice.outgoing.counts.echoes > 30
         assert call.bob.incoming is not None
-        assert call.bob.incoming.reassembler.counts.recovered > 10
+        assert call.bob.incoming.reassembler.counts.recovered > 5
         assert call.bob.incoming.freeze_ns(time.monotonic_ns()) < 0.6e9
 
 

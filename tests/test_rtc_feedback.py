@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamgc.errors import BitstreamError
-from streamgc.rtc.estimate import DelayMeter, LossMeter, RateEstimate
+from streamgc.rtc.estimate import DelayMeter, LossMeter, ReceivedRate
 from streamgc.rtc.feedback import (
     FeedbackSchedule,
     Report,
@@ -35,7 +35,7 @@ def test_blocks_survive_both_ways_of_travel(
     assert report is not None
     assert abs(report.loss - loss) <= 1 / 500
     assert report.queue_ms == min(1020, queue // 4 * 4)
-    assert abs(report.estimate_kbps - min(rate, 6553.5)) <= 0.06
+    assert abs(report.received_kbps - min(rate, 6553.5)) <= 0.06
     assert (report.newest, report.held_ms) == (newest, min(255, held))
     assert parse_block(pack_block(None, codec)) == (None, codec)
 
@@ -89,20 +89,13 @@ def test_a_growing_queue_shows_and_clocks_do_not() -> None:
     assert meter.queue_ms == 0  # after ten seconds the longer way is the normal one
 
 
-def test_the_estimate_falls_when_the_path_does() -> None:
-    estimate = RateEstimate()
-    at_ns = sent_ms = 0
-    for _ in range(600):
-        sent_ms += 20
-        at_ns = sent_ms * MS
-        estimate.add(float(sent_ms), at_ns, 500)
-    free = estimate.kbps
-    assert free > 190
-    for _ in range(150):
-        sent_ms += 20
-        at_ns += 40 * MS  # half of what is sent gets through in time
-        estimate.add(float(sent_ms), at_ns, 500)
-    assert 0 < estimate.kbps < 130
+def test_the_received_rate_is_that_of_the_last_half_second() -> None:
+    rate = ReceivedRate()
+    for number in range(100):
+        rate.add(number * 20 * MS, 100)
+    assert abs(rate.kbps(1981 * MS) - 40) < 2
+    assert abs(rate.kbps(2230 * MS) - 20) < 2
+    assert rate.kbps(9000 * MS) == 0
 
 
 def report(loss: float = 0.0, queue: int = 0, kbps: float = 0.0) -> Report:
@@ -112,28 +105,79 @@ def report(loss: float = 0.0, queue: int = 0, kbps: float = 0.0) -> Report:
 def test_messages_are_repeated_while_there_is_loss() -> None:
     rate = RateControl(12, 15)
     assert rate.depth == 0
+    rate.spent(3000)  # no room for echoes
     rate.report(report(loss=0.05))
-    assert rate.depth == 1
+    assert (rate.depth, rate.echo) == (1, False)
     for _ in range(8):
         rate.report(report(loss=0.2))
-    assert rate.depth == 2
+    assert (rate.depth, rate.echo) == (2, False)
     for _ in range(40):
         rate.report(report())
-    assert rate.depth == 0
+    assert (rate.depth, rate.echo) == (0, False)
 
 
-def test_the_rate_keeps_to_what_the_path_takes_and_never_below_the_floor() -> None:
+def test_a_queue_brings_the_rate_down_at_once_and_room_brings_it_back() -> None:
+    now = [0.0]
+    rate = RateControl(40, 15, clock=lambda: now[0])
+    assert rate.message_kbps < 16
+    for _ in range(20):  # five seconds without a queue
+        now[0] += 0.25
+        rate.report(report(kbps=rate.message_kbps + 1))
+    assert rate.message_kbps == 40
+    rate.report(report(queue=300, kbps=13))
+    assert 7 < rate.message_kbps < 8
+    now[0] += 0.25
+    rate.report(report(queue=300, kbps=13))
+    assert 7 < rate.message_kbps < 8  # not cut again before the cut can show
+    rates = []
+    for _ in range(40):  # ten seconds
+        now[0] += 0.25
+        rate.report(report(queue=10, kbps=rate.message_kbps + 1))
+        rates.append(rate.message_kbps)
+    assert 10 < rates[8] < 14  # slow where the queue was
+    assert rates[-1] > 35
+
+
+def test_around_the_same_bottleneck_the_rate_calms_down() -> None:
+    now, queue, cuts = [0.0], 0.0, []
+    rate = RateControl(40, 15, clock=lambda: now[0])
+    for _ in range(800):  # 200 s over a path that takes 13 kbit/s
+        now[0] += 0.25
+        offered = rate.message_kbps + 0.36
+        before = rate.limit_kbps
+        queue = max(0.0, queue + (offered - 13) / 13 * 250)
+        rate.report(report(queue=int(queue), kbps=min(13.0, offered)))
+        if rate.limit_kbps < before:
+            cuts.append(now[0])
+    late = [at for at in cuts if at > 50]
+    assert len(late) < 30
+    assert rate.message_kbps > 9
+
+
+def test_never_below_the_floor_and_a_remb_is_heeded() -> None:
     rate = RateControl(20, 15)
-    assert rate.message_kbps == 20
-    rate.report(report(kbps=15))
-    assert 14 < rate.message_kbps < 15
-    rate.report(report(loss=1.0, kbps=15))
-    assert rate.message_kbps < 8
-    rate.report(report(loss=1.0, kbps=0.5))
+    rate.report(report(queue=900, kbps=0.1))
     assert rate.message_kbps == FLOOR_KBPS
-    wide = RateControl(20, 15)
-    wide.report(report(queue=400, kbps=500))
-    assert wide.message_kbps < 15
+    other = RateControl(20, 15)
+    other.receiver_limit(9.0)
+    assert 8 < other.message_kbps < 9
+
+
+def test_repeats_stop_in_congestion_and_echoes_need_room() -> None:
+    rate = RateControl(12, 15)
+    for _ in range(60):
+        rate.spent(60)  # 7.2 kbit/s
+        rate.report(report(loss=0.05, kbps=20))
+    assert rate.depth == 1
+    assert rate.echo
+    narrow = RateControl(12, 15)
+    for _ in range(60):
+        narrow.spent(60)
+        narrow.report(report(loss=0.05, queue=60, kbps=10))
+    assert narrow.depth == 1
+    assert not narrow.echo
+    narrow.report(report(loss=0.2, queue=400, kbps=10))
+    assert narrow.depth == 0
 
 
 def test_nack_only_where_a_repair_is_quick() -> None:

@@ -53,7 +53,7 @@ class SessionOptions:
     ticket: str = ""
     send: bool = True
     receive: bool = True
-    connect_timeout_s: float = 15.0
+    connect_timeout_s: float = 20.0
     rejoin: bool = True  # after an outage, for as long as it takes
 
 

@@ -35,7 +35,7 @@ class Report(NamedTuple):
 
     loss: float  # share of the packets of the last second that did not come, 0..1
     queue_ms: int  # one-way delay above its recent minimum, 0..1020
-    estimate_kbps: float  # RTP payload the path seems to take, 0..6553
+    received_kbps: float  # RTP payload of the last half second, 0..6553
     newest: int  # number of the newest message, modulo 256
     held_ms: int  # how long ago it came, 0..255: the sender gets the round-trip time from it
 
@@ -54,7 +54,7 @@ def pack_block(report: Report | None, codec: bytes) -> bytes:
     fields = _REPORT.pack(
         min(255, round(report.loss * 255)),
         min(255, report.queue_ms // 4),
-        min(0xFFFF, round(report.estimate_kbps * 10)),
+        min(0xFFFF, round(report.received_kbps * 10)),
         report.newest & 0xFF,
         min(255, max(0, report.held_ms)),
     )
@@ -69,8 +69,8 @@ def parse_block(data: bytes) -> Block:
         return Block(None, data[1:])
     if len(data) < 1 + _REPORT.size:
         raise BitstreamError("feedback report truncated")
-    loss, queue, estimate, newest, held = _REPORT.unpack_from(data, 1)
-    return Block(Report(loss / 255, queue * 4, estimate / 10, newest, held), data[1 + _REPORT.size :])
+    loss, queue, rate, newest, held = _REPORT.unpack_from(data, 1)
+    return Block(Report(loss / 255, queue * 4, rate / 10, newest, held), data[1 + _REPORT.size :])
 
 
 def pack_application_feedback(block: bytes) -> bytes:

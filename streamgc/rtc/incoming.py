@@ -16,7 +16,7 @@ from typing import Any
 
 from streamgc.errors import BitstreamError
 from streamgc.profiling.spans import Spans
-from streamgc.rtc.estimate import DelayMeter, LossMeter, RateEstimate
+from streamgc.rtc.estimate import DelayMeter, LossMeter, ReceivedRate
 from streamgc.rtc.feedback import FeedbackSchedule, Report, pack_block
 from streamgc.rtc.hook import CLOCK_RATE
 from streamgc.rtc.payload import parse_packet
@@ -76,7 +76,7 @@ class IncomingVideo:
     ) -> None:
         self.counts = ReceiveCounts()
         self.reassembler = Reassembler()
-        self.loss, self.delay, self.estimate = LossMeter(), DelayMeter(), RateEstimate()
+        self.loss, self.delay, self.rate = LossMeter(), DelayMeter(), ReceivedRate()
         self.schedule = FeedbackSchedule()
         self.nack = NackWhileUseful()
         self.remote_ssrc = 0
@@ -114,7 +114,7 @@ class IncomingVideo:
             self.loss.add(packet.sequence_number, now)
         if parsed.fragment == 0:
             self.delay.add(sent_ms, now)
-        self.estimate.add(sent_ms, now, len(packet.payload))
+        self.rate.add(now, len(packet.payload))
         self.reassembler.patience_ns = self.nack.patience_ns
         lost = self.reassembler.counts.lost
         messages = self.reassembler.push(parsed, packet.sequence_number, now)
@@ -131,7 +131,7 @@ class IncomingVideo:
         number, arrived_ns = self._newest
         held_ms = min(255, (now_ns - arrived_ns) // 1_000_000)
         self._told_loss = self.loss.loss(now_ns)
-        return Report(self._told_loss, self.delay.queue_ms, self.estimate.kbps, number & 0xFF, held_ms)
+        return Report(self._told_loss, self.delay.queue_ms, self.rate.kbps(now_ns), number & 0xFF, held_ms)
 
     def block(self, now_ns: int) -> bytes:
         """A feedback block, for whoever sends it now; empty when there is nothing to say yet."""

@@ -5,6 +5,8 @@ the codec encode it on a thread of its own, and returns the packets. So a slow e
 pictures in between are replaced, and counted.
 """
 
+import asyncio
+import contextlib
 import fractions
 import logging
 import time
@@ -32,6 +34,9 @@ FAILURES_MAX = 15
 INTRA_INTERVAL_NS = 500_000_000
 """At most so often is the codec asked for an intra message, however many are requested."""
 
+ECHO_S = 0.024
+"""How long after a message its echo goes out: far enough for another fate, early enough to be shown in time."""
+
 REPEAT_MAX_BYTES = 500
 """What is longer than this is not repeated: the codec sees to it that long objects arrive."""
 
@@ -49,6 +54,7 @@ class SendCounts:
     packets: int = 0
     payload_bytes: int = 0
     repeats: int = 0
+    echoes: int = 0
     intra_requested: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
@@ -90,6 +96,7 @@ class OutgoingVideo(MediaStreamTrack):
         self._failures = 0
         self._earlier: deque[bytes] = deque(maxlen=REPEATS_MAX)
         self._sent_ns: dict[int, int] = {}
+        self._echo: tuple[float, int, Captured] | None = None  # when, and of what
 
     def put(self, captured: Captured) -> None:
         """Hand over a picture; if the codec is busy it waits, until a newer one replaces it."""
@@ -99,7 +106,9 @@ class OutgoingVideo(MediaStreamTrack):
     async def recv(self) -> Any:
         """For aiortc: the packets of the next picture (or the picture itself, for a conventional codec)."""
         while self.readyState == "live":
-            captured = await self._slot.take()
+            captured = await self._take()
+            if captured is None:
+                return self._make_echo()
             if self.conventional is not None:
                 return self._plain(captured, self.conventional)
             outgoing = await self._next(captured)
@@ -132,14 +141,30 @@ class OutgoingVideo(MediaStreamTrack):
         self.stop()
         await self._worker.close()
 
+    async def _take(self) -> Captured | None:
+        """The next picture, or None when the echo of the last message is due before there is one."""
+        if self._echo is None:
+            return await self._slot.take()
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(self._slot.take(), max(0.0, self._echo[0] - time.monotonic()))
+        return None
+
+    def _make_echo(self) -> Outgoing:
+        assert self._echo is not None
+        (_, number, captured), self._echo = self._echo, None
+        payloads = self._packetise(number, captured, self._earlier[0], tuple(self._earlier)[1:])
+        self.counts.echoes += 1
+        return self._outgoing(payloads, captured)
+
     async def _next(self, captured: Captured) -> Outgoing | None:
+        self._echo = None
         orders, self._orders = self._orders, _Orders()
         orders.kbps = self._rate.message_kbps
         number = self._number
         try:
             encoded = await self._worker.run(lambda: self._encode(captured, number, orders))
             message = encoded.message
-            payloads = self._packetise(number, captured, message) if message else []
+            payloads = self._packetise(number, captured, message, tuple(self._earlier)) if message else []
         except Exception as error:  # whatever the codec raises costs one picture, not the call
             self._orders.intra = self._orders.intra or orders.intra
             self._fail(error)
@@ -150,10 +175,16 @@ class OutgoingVideo(MediaStreamTrack):
             return None
         self._number += 1
         self.counts.sent += 1
+        self._earlier.appendleft(encoded.repeat if len(encoded.repeat) <= REPEAT_MAX_BYTES else b"")
+        self._rate.spent(len(message))
+        if self._rate.echo and self._earlier[0]:
+            self._echo = (time.monotonic() + ECHO_S, number, captured)
+        self._on_sent(number, captured, encoded)
+        return self._outgoing(payloads, captured)
+
+    def _outgoing(self, payloads: list[bytes], captured: Captured) -> Outgoing:
         self.counts.packets += len(payloads)
         self.counts.payload_bytes += sum(map(len, payloads))
-        self._earlier.appendleft(encoded.repeat if len(encoded.repeat) <= REPEAT_MAX_BYTES else b"")
-        self._on_sent(number, captured, encoded)
         return Outgoing(payloads, captured.captured_ns * CLOCK_RATE // 1_000_000_000 & 0xFFFFFFFF)
 
     def _encode(self, captured: Captured, number: int, orders: _Orders) -> Encoded:
@@ -169,10 +200,10 @@ class OutgoingVideo(MediaStreamTrack):
         with self._spans.frame(number):
             return self._codec.encode(captured.picture, number, captured.captured_ns)
 
-    def _packetise(self, number: int, captured: Captured, message: bytes) -> list[bytes]:
+    def _packetise(self, number: int, captured: Captured, message: bytes, earlier: tuple[bytes, ...]) -> list[bytes]:
         with self._spans("packetise", frame=number):
             now = time.monotonic_ns()
-            repeats = tuple(self._earlier)[: self._rate.depth]
+            repeats = earlier[: self._rate.depth]
             self.counts.repeats += sum(1 for old in repeats if old)
             self._sent_ns[number & 0xFF] = now
             delay_ms = (now - captured.captured_ns) // 1_000_000

@@ -84,8 +84,10 @@ class Snapshots:
             frames_dropped=dict(counts.dropped),
             packets=counts.packets,
             target_kbps=round(rate.message_kbps, 2),
+            limit_kbps=round(rate.limit_kbps, 2),
             repeat_depth=rate.depth,
             repeats=counts.repeats,
+            echoes=counts.echoes,
             retransmitted=rtcp.retransmitted if rtcp else 0,
             intra_requested=counts.intra_requested,
             loss_reported=round(rate.loss, 4),
@@ -112,7 +114,6 @@ class Snapshots:
             loss=round(incoming.loss.loss(now), 4),
             queue_ms=incoming.delay.queue_ms,
             jitter_ms=round(incoming.delay.jitter_ms, 1),
-            estimate_kbps=round(incoming.estimate.kbps, 1),
             freeze_longest_s=round(incoming.freeze_ns(now) / 1e9, 3),
             silent_s=round(self._connection.heard.silent_s, 2),
         )

@@ -21,8 +21,10 @@ class Sent:
     frames_dropped: dict[str, int] = field(default_factory=dict)  # by cause
     packets: int = 0
     target_kbps: float = 0.0  # what the codec may spend
+    limit_kbps: float = 0.0  # RTP payload that the path seems to take
     repeat_depth: int = 0
     repeats: int = 0
+    echoes: int = 0
     retransmitted: int = 0
     intra_requested: int = 0
     loss_reported: float = 0.0  # by the far side, smoothed, 0..1
@@ -45,7 +47,6 @@ class Received:
     loss: float = 0.0  # of the last two seconds, 0..1
     queue_ms: int = 0
     jitter_ms: float = 0.0
-    estimate_kbps: float = 0.0  # 0 = not known yet
     freeze_longest_s: float = 0.0
     silent_s: float = 0.0
 
