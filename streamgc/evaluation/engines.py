@@ -16,7 +16,6 @@ import multiprocessing
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +24,7 @@ from typing import Literal
 
 import numpy as np
 
-from streamgc.errors import EngineError
-from streamgc.runtime.engine import Array, Engine, Precision
+from streamgc.runtime.engine import Array, Engine, Precision, available_precisions
 from streamgc.runtime.samples import chained_feeds, synthetic_pictures
 from streamgc.runtime.store import Model, ModelStore
 
@@ -105,13 +103,11 @@ def _runner(engine: Engine, feed: Mapping[str, Array]) -> Callable[[], object]:
 
 def _engines(model: Model, role: str, size: Size, threads: int) -> list[Engine]:
     """The engines of a role; a precision that the CPU or the model does not have is left out."""
-    found = []
-    for backend, precision in ENGINES:
-        try:
-            found.append(model.load(role, backend=backend, precision=precision, threads=threads, size=size))
-        except EngineError as error:
-            print(f"left out: {model.name} {role} {backend} {precision}: {error}", file=sys.stderr)
-    return found
+    return [
+        model.load(role, backend=backend, precision=precision, threads=threads, size=size)
+        for backend, precision in ENGINES
+        if precision in available_precisions(backend) and model.has(role, precision)
+    ]
 
 
 def _torch_runner(model: Model, role: str, feed: Mapping[str, Array], threads: int) -> Callable[[], object] | None:

@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from streamgc.errors import BackendMissing, EngineError, ModelError
+from streamgc.errors import BackendMissing, ModelError
 from streamgc.runtime.engine import (
     Array,
     Engine,
     Precision,
     available_backends,
+    available_precisions,
     missing_reason,
 )
 from streamgc.runtime.parity import LIMITS, Parity, compare, require
@@ -116,7 +117,7 @@ def engines_verify(
     *,
     store: ModelStore | None = None,
     backends: Sequence[str] | None = None,
-    precisions: Sequence[Precision] = ("fp32", "bf16", "int8"),
+    precisions: Sequence[Precision] = ("fp32", "bf16", "fp16", "int8"),
     size: tuple[int, int] = (256, 256),
     threads: int | None = None,
     clip: Path | None = None,
@@ -142,9 +143,8 @@ def engines_verify(
         wanted = _reference(model, role, feeds[role], size, threads)
         for backend in chosen:
             for precision in precisions:
-                row = _verify_one(model, role, backend, precision, size, threads, feeds[role], wanted)
-                if row is not None:
-                    rows.append(row)
+                if precision in available_precisions(backend) and model.has(role, precision):
+                    rows.append(_verify_one(model, role, backend, precision, size, threads, feeds[role], wanted))
     (console or Console()).print(verify_table(model, rows))
     require(result for row in rows for result in row.parity)
     return rows
@@ -166,14 +166,9 @@ def _verify_one(
     threads: int | None,
     feeds: Sequence[Feeds],
     wanted: Sequence[Mapping[str, Array]],
-) -> Timed | None:
+) -> Timed:
     start = time.perf_counter()
-    try:
-        engine = model.load(role, backend=backend, precision=precision, threads=threads, size=size)
-    except EngineError:
-        # This backend or this network has no such precision; what is there is what the table shows.
-        return None
-    with engine:
+    with model.load(role, backend=backend, precision=precision, threads=threads, size=size) as engine:
         load_ms = (time.perf_counter() - start) * 1e3
         got = [engine.run(feed) for feed in feeds]
         results = tuple(

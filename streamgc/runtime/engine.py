@@ -172,6 +172,9 @@ class BackendModule(Protocol):
     def missing(self, backend: str) -> str | None:
         """None where the backend can run here, otherwise one line that says why not and how to get it."""
 
+    def precisions(self, backend: str) -> tuple[Precision, ...]:
+        """What the backend, where it is not missing, computes in on this machine."""
+
     def load(self, path: Path, backend: str, header: OnnxHeader, options: EngineOptions) -> Engine:
         """Compile. Raises EngineError."""
 
@@ -186,6 +189,12 @@ def backend_module(backend: str) -> BackendModule:
 def missing_reason(backend: str) -> str | None:
     """Why a backend cannot run here (one line that says how to get it), or None if it can."""
     return backend_module(backend).missing(backend)
+
+
+def available_precisions(backend: str) -> tuple[Precision, ...]:
+    """What a backend computes in on this machine; nothing where it is missing."""
+    module = backend_module(backend)
+    return module.precisions(backend) if module.missing(backend) is None else ()
 
 
 def available_backends() -> dict[str, str | None]:

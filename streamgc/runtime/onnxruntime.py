@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from streamgc.errors import BackendMissing, EngineError
-from streamgc.runtime.engine import Array, Engine, EngineOptions, TensorSpec, first_line
+from streamgc.runtime.engine import Array, Engine, EngineOptions, Precision, TensorSpec, first_line
 from streamgc.runtime.onnx_header import OnnxHeader
 
 _PROVIDERS = {
@@ -56,6 +56,11 @@ def missing(backend: str) -> str | None:
     if provider not in providers:
         return f"this onnxruntime has no {provider}: pip install {package} on a machine that supports it"
     return None
+
+
+def precisions(backend: str) -> tuple[Precision, ...]:
+    """fp32 and int8 on the CPU; on a GPU fp16 too."""
+    return ("fp32", "int8") if backend == "onnxruntime" else ("fp32", "fp16", "int8")
 
 
 def load(path: Path, backend: str, header: OnnxHeader, options: EngineOptions) -> Engine:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from streamgc.errors import EngineError
-from streamgc.runtime.engine import Array, Engine, EngineOptions, TensorSpec, first_line
+from streamgc.runtime.engine import PRECISIONS, Array, Engine, EngineOptions, Precision, TensorSpec, first_line
 from streamgc.runtime.onnx_header import OnnxHeader
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -72,6 +72,12 @@ def capabilities() -> list[str]:
     if missing("openvino") is not None:
         return []
     return sorted(name.lower() for name in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+def precisions(backend: str) -> tuple[Precision, ...]:
+    """fp32, int8 where a network has it, and the half precisions this CPU computes natively."""
+    found = capabilities()
+    return tuple(name for name in PRECISIONS if name in ("fp32", "int8") or name in found)
 
 
 def device_name() -> str:

@@ -114,6 +114,11 @@ class Model:
             raise ModelError(f"model {self.name!r} ships no int8 {role}: streamgc engines export --precision int8")
         return self.folder / entry.file
 
+    def has(self, role: str, precision: str) -> bool:
+        """Can the role be run in a precision, as far as its files are concerned: int8 needs a quantised file."""
+        entry = self.manifest.networks.get(role)
+        return entry is not None and (precision != "int8" or "int8" in (entry.precision, *entry.variants))
+
     def load(
         self,
         role: str,

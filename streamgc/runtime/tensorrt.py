@@ -18,7 +18,7 @@ import numpy as np
 
 from streamgc.errors import BackendMissing, EngineError
 from streamgc.runtime.cuda import Buffer, Stream, device_name, device_problem, import_runtime
-from streamgc.runtime.engine import Array, Engine, EngineOptions, TensorSpec
+from streamgc.runtime.engine import Array, Engine, EngineOptions, Precision, TensorSpec
 from streamgc.runtime.onnx_header import OnnxHeader
 from streamgc.runtime.plans import (
     MODULES,
@@ -40,6 +40,11 @@ def missing(backend: str) -> str | None:
     if importlib.util.find_spec(MODULES[backend]) is None:
         return f"the package {backend} is not installed: pip install 'streamgc[{backend}]'"
     return device_problem()
+
+
+def precisions(backend: str) -> tuple[Precision, ...]:
+    """What plans are built in."""
+    return ("fp32", "fp16", "int8")
 
 
 def load(path: Path, backend: str, header: OnnxHeader, options: EngineOptions) -> Engine:
