@@ -107,7 +107,8 @@ async def _run_peers(peers: list[PeerOptions], limit_s: float, update: Callable[
                     process.terminate()
         for process in processes:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), 5)
+                async with asyncio.timeout(5):
+                    await process.wait()
 
 
 async def _start(peer: PeerOptions) -> asyncio.subprocess.Process:

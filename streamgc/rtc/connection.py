@@ -146,7 +146,8 @@ class Connection:
     async def connected(self, timeout: float = 10.0) -> None:
         """Wait until media can flow; raises `PeerUnreachable` when it cannot, or not within `timeout` seconds."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._settled.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._settled.wait()
         if self.state != "connected":
             raise PeerUnreachable(
                 "no network path to the peer was found: check that UDP is allowed, or use a TURN server (--turn)"
@@ -164,11 +165,13 @@ class Connection:
         self._set_state("closed")
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_S)
         if self.outgoing is not None:
             self.outgoing.stop()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.pc.close(), CLOSE_S)
+            async with asyncio.timeout(CLOSE_S):
+                await self.pc.close()
         if self.outgoing is not None:
             await self.outgoing.close()
         if self.incoming is not None:
@@ -288,8 +291,11 @@ class Connection:
             wait = schedule.alone_at() + grace - now
             if wait > 0:
                 self._feedback_due.clear()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._feedback_due.wait(), wait / 1e9)
+                with contextlib.suppress(
+                    TimeoutError
+                ):  # not wait_for: before Python 3.12 it may swallow a cancellation
+                    async with asyncio.timeout(wait / 1e9):
+                        await self._feedback_due.wait()
                 continue
             block = self.incoming.block(now)
             if not block:

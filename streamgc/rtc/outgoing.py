@@ -146,7 +146,8 @@ class OutgoingVideo(MediaStreamTrack):
         if self._echo is None:
             return await self._slot.take()
         with contextlib.suppress(TimeoutError):
-            return await asyncio.wait_for(self._slot.take(), max(0.0, self._echo[0] - time.monotonic()))
+            async with asyncio.timeout(max(0.0, self._echo[0] - time.monotonic())):
+                return await self._slot.take()
         return None
 
     def _make_echo(self) -> Outgoing:

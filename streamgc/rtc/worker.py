@@ -46,7 +46,8 @@ class Worker:
             self._closed = True
             self._jobs.put(None)
         try:
-            await asyncio.wait_for(self._ended.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
         except TimeoutError:
             return False
         self._thread.join()
