@@ -138,6 +138,8 @@ class _Call:
         seconds = options.seconds or _FOREVER_S
         if options.input:
             return play(load_clip(options.input, size, fps), fps, seconds)
+        if options.codec.framing:  # the codec cuts its own picture out of a larger one
+            size = Size(2 * size.width, 2 * size.height)
         return _from_camera(Camera(options.camera, size, fps), seconds)
 
     def _on_shown(self, picture: Picture, number: int | None, at_ns: int) -> None:
