@@ -48,7 +48,7 @@ class Hub(Protocol):
         ...
 
     async def leave(self, place: Place, deliberate: bool) -> None:
-        """Free a place; the other peer is told why. Nothing happens when the peer has come back on another connection."""
+        """Free a place and tell the other peer why; nothing happens when the peer has come back since."""
         ...
 
     async def counts(self) -> tuple[int, int]:
