@@ -66,7 +66,7 @@ class FramingSettings:
 
     enabled: bool = True
     room: float = 0.12
-    slack: float = 1.45
+    slack: float = 1.25
     tightest: float = 0.4
     glide: float = 0.12
     patience: int = 45

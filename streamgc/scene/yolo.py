@@ -145,7 +145,7 @@ def _masks(
     step = side / rows
     logits = (coefficients @ prototypes.reshape(MASK_CHANNELS, -1)).reshape(-1, rows, columns)
     soft = 255 / (1 + np.exp(-np.clip(logits, -20, 20)))
-    ys, xs = np.arange(rows) * step, np.arange(columns) * (side / columns)
+    ys, xs = (np.arange(rows) + 0.5) * step, (np.arange(columns) + 0.5) * (side / columns)
     box = (
         fit.left / step,
         fit.top / step,
@@ -154,7 +154,7 @@ def _masks(
     )
     masks = np.zeros((len(boxes), height, width), np.uint8)
     for number, (x0, y0, x1, y1) in enumerate(boxes):
-        inside = ((ys >= y0 - step) & (ys < y1))[:, None] & ((xs >= x0 - step) & (xs < x1))[None]
+        inside = ((ys >= y0) & (ys <= y1))[:, None] & ((xs >= x0) & (xs <= x1))[None]
         plane = np.where(inside, soft[number], 0).astype(np.uint8)
         image = Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR, box)
         masks[number] = np.asarray(image)

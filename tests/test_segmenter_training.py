@@ -1,0 +1,190 @@
+"""The segmenter: network, samples, losses, training, export; all small and seeded."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+torch = pytest.importorskip("torch", reason="the [train] extra is not installed")
+
+from streamgc.errors import TrainingError  # noqa: E402
+from streamgc.networks.segmenter import OFFSET_UNIT, Segmenter, SegmenterGraph, parameter_count  # noqa: E402
+from streamgc.scene.instances import check_instances  # noqa: E402
+from streamgc.scene.labels import LABEL_COUNT, Label  # noqa: E402
+from streamgc.scene.segmenter import Segmenter as SceneSegmenter  # noqa: E402
+from streamgc.training.segmenter import SegmenterSettings, collate, segmenter_loss, train_segmenter  # noqa: E402
+from streamgc.training.segmenter_data import UNKNOWN, Items, hole_fraction, outdoor_labels  # noqa: E402
+from streamgc.training.segmenter_scenes import SceneMaker, cell_labels, targets_of  # noqa: E402
+
+
+def write_cache(folder: Path) -> Path:
+    """Three "people" (bright ellipses) and two empty rooms in the form of the cache."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    index, blob = [], bytearray()
+    ys, xs = np.mgrid[:160, :120]
+    for number in range(5):
+        height, width = (160, 120) if number < 3 else (120, 160)
+        picture = rng.integers(30, 90, (height, width, 3), dtype=np.uint8)
+        person = np.zeros((height, width), np.uint8)
+        if number < 3:
+            person[((ys - 90) / 60) ** 2 + ((xs - 60) / 25) ** 2 < 1] = 255
+            picture[person > 0] += 120
+        owner = (person > 0).astype(np.uint8)
+        labels = np.where(person > 0, Label.PERSON, Label.ROOM).astype(np.uint8)
+        entry = {"source": "ccp" if number < 3 else "houses", "kind": "truth" if number < 3 else "empty"}
+        index.append({**entry, "single": True, "height": height, "width": width, "offset": len(blob)})
+        for array in (picture, person, owner, labels):
+            blob += array.tobytes()
+    (folder / "items.bin").write_bytes(bytes(blob))
+    (folder / "items.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cache(tmp_path_factory.mktemp("segmenter") / "run" / "cache")
+
+
+def test_the_network_is_small_and_gives_what_it_says() -> None:
+    network = Segmenter().eval()
+    assert parameter_count(network) <= 1_500_000
+    for height, width in ((64, 96), (80, 48)):
+        with torch.no_grad():
+            out = network(torch.rand(2, 3, height, width))
+        assert out.matte.shape == (2, 1, height, width)
+        assert out.centre.shape == (2, 1, height // 4, width // 4)
+        assert out.offset.shape == (2, 2, height // 4, width // 4)
+        assert out.labels.shape == (2, LABEL_COUNT, height // 16, width // 16)
+
+
+def test_the_exported_graph_speaks_the_scenes_interface() -> None:
+    graph = SegmenterGraph(Segmenter().eval()).eval()
+
+    class Torch:
+        def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+            with torch.no_grad():
+                answer = graph(torch.from_numpy(feeds["frame"].copy()))
+            return dict(zip(("matte", "centre", "offset", "labels"), (a.numpy() for a in answer), strict=True))
+
+    frame = np.random.default_rng(0).integers(0, 255, (100, 90, 3), dtype=np.uint8)
+    check_instances(SceneSegmenter(Torch(), size=(96, 96))(frame))
+
+
+def test_targets_point_to_the_middle_of_their_person() -> None:
+    owner = np.zeros((64, 64), np.uint8)
+    owner[8:40, 8:24] = 1
+    owner[20:60, 40:60] = 2
+    targets = targets_of(owner, known=True)
+    assert targets.centres == 2
+    row, column = 24 // 4, 48 // 4
+    y, x = (
+        row * 4 + 1.5 + targets.offset[0, row, column] * OFFSET_UNIT,
+        column * 4 + 1.5 + targets.offset[1, row, column] * OFFSET_UNIT,
+    )
+    assert (y, x) == pytest.approx((39.5, 49.5), abs=2.1)
+    peak_row, peak_column = divmod(int(np.argmax(targets.heat[:, 8:])), 8)
+    assert abs(peak_row - 9.5) <= 0.5
+    assert peak_column == 4
+    assert not targets_of(owner, known=False).where.any()
+
+
+def test_cell_labels_are_majorities() -> None:
+    labels = np.zeros((8, 8), np.uint8)
+    labels[:4, :4] = Label.SOFA
+    labels[0, :4] = UNKNOWN
+    labels[4:, 4:] = UNKNOWN
+    assert cell_labels(labels).tolist() == [[Label.SOFA, 0], [0, UNKNOWN]]
+
+
+def test_holes_and_skies() -> None:
+    ring = np.zeros((40, 40), bool)
+    ring[5:35, 5:35] = True
+    assert hole_fraction(ring) == 0
+    ring[10:30, 10:30] = False
+    assert hole_fraction(ring) == pytest.approx(400 / 900)
+    picture = np.zeros((20, 20, 3), np.uint8)
+    picture[:8] = (120, 160, 220)
+    picture[8:14] = (60, 130, 50)
+    picture[14:] = (120, 160, 220)
+    labels = np.zeros((20, 20), np.uint8)
+    outdoor_labels(picture, labels, sky=True)
+    assert labels[[0, 10, 18], 5].tolist() == [Label.SKY, Label.VEGETATION, Label.ROOM]
+
+
+def test_composites_know_who_is_where(cache: Path) -> None:
+    maker = SceneMaker(Items(cache))
+    for seed in range(6):
+        sample = maker.composite(np.random.default_rng(seed), 96, 128, people=2)
+        assert set(np.unique(sample.owner)) <= {0, 1, 2}
+        assert ((sample.person > 127) >= (sample.owner > 0)).all()
+        bright = sample.frame.mean(axis=2) > 110
+        agree = (bright & (sample.person > 127)).sum() / max(1, (sample.person > 127).sum())
+        assert agree > 0.8
+        again = maker.composite(np.random.default_rng(seed), 96, 128, people=2)
+        np.testing.assert_array_equal(sample.frame, again.frame)
+
+
+def test_samples_have_the_size_asked_for(cache: Path) -> None:
+    maker = SceneMaker(Items(cache))
+    rng = np.random.default_rng(1)
+    for height, width in ((64, 64), (96, 64), (64, 112)):
+        for _ in range(8):
+            sample = maker.draw(rng, height, width)
+            assert sample.frame.shape == (height, width, 3)
+            assert sample.labels.shape == (height // 16, width // 16)
+            assert sample.person.shape == sample.owner.shape == sample.weight.shape == (height, width)
+
+
+def test_the_right_answer_costs_less_than_the_wrong_one(cache: Path) -> None:
+    maker = SceneMaker(Items(cache))
+    rng = np.random.default_rng(2)
+    batch = collate([maker.composite(rng, 64, 64, 1) for _ in range(2)])
+    network = Segmenter().eval()
+    with torch.no_grad():
+        out = network(batch.frame)
+        right = out._replace(matte=(batch.person - 0.5) * 12, offset=batch.offset)
+        wrong = out._replace(matte=(0.5 - batch.person) * 12, offset=batch.offset + 1)
+    assert float(segmenter_loss(right, batch)[0]) < float(segmenter_loss(wrong, batch)[0]) - 1
+
+
+def write_validation(data: Path) -> None:
+    from PIL import Image
+
+    for kind in ("stills", "masks"):
+        (data / "val" / kind / "ccp").mkdir(parents=True)
+    mask = np.zeros((96, 64), np.uint8)
+    mask[20:90, 20:50] = 255
+    Image.fromarray(mask).save(data / "val" / "masks" / "ccp" / "a.png")
+    Image.fromarray(np.dstack([mask] * 3)).save(data / "val" / "stills" / "ccp" / "a.jpg")
+
+
+def test_training_goes_on_where_it_was_interrupted(cache: Path, tmp_path: Path) -> None:
+    write_validation(tmp_path)
+    settings = SegmenterSettings(
+        tmp_path, tmp_path, cache.parent, minutes=0.02, batch=2, side=64, pretrained=False, save_every_seconds=60
+    )
+    checkpoint = train_segmenter(settings)
+    first = torch.load(checkpoint, weights_only=True)
+    assert first["step"] >= 1
+    train_segmenter(replace(settings, minutes=first["spent"] / 60 + 0.02))
+    second = torch.load(checkpoint, weights_only=True)
+    assert second["step"] > first["step"]
+    assert second["spent"] > first["spent"]
+    log = [json.loads(line) for line in (cache.parent / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [first["step"], second["step"]]
+    assert 0 <= log[-1]["ccp_iou"] <= 1
+
+
+def test_a_missing_cache_or_checkpoint_is_a_training_error(tmp_path: Path) -> None:
+    from streamgc.training.segmenter_ship import load_checkpoint
+
+    with pytest.raises(TrainingError, match="no usable cache"):
+        Items(tmp_path)
+    with pytest.raises(TrainingError, match="no usable checkpoint"):
+        load_checkpoint(tmp_path / "none.pt")
