@@ -10,12 +10,15 @@ OVERHEAD = 3
 STRENGTH_MIN, STRENGTH_MAX = 0.02, 3.0
 """Range of λ in the quantiser (squared latent error per bit)."""
 SLICE_BYTES = 160
-"""A key travels in slices of about so many bytes; at the start in larger ones."""
-START_SLICE_BYTES = 380
-START_KBPS = 48.0
-"""While the receiver has no key of the chain, so much may be spent (or four times the rate, if that is less)."""
-DEBT_SECONDS = 1.0
-"""Spent ahead of time, at most; unspent, kept at most."""
+"""A key travels in slices of at least so many bytes."""
+START_FACTOR = 12
+"""While the receiver has no key of the chain, keys may cost so many times the rate, within the limits below."""
+START_BYTES = (380, 700)
+"""Least and most bytes of a key in one message of the start."""
+SAVED_SECONDS = 4.0
+"""So much of the rate may be saved up for a key, or spent ahead of time."""
+PAY_BACK_SECONDS = 60.0
+"""The start's excess over the rate is paid back over so long."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,10 @@ class Shares:
 
 
 SHARES = (
-    (4.0, Shares(2, 0.30, 47)),
-    (6.0, Shares(4, 0.35, 46)),
-    (8.5, Shares(4, 0.40, 45)),
-    (math.inf, Shares(8, 0.45, 43)),
+    (4.0, Shares(2, 0.20, 42)),
+    (6.0, Shares(4, 0.25, 42)),
+    (8.5, Shares(4, 0.40, 41)),
+    (math.inf, Shares(8, 0.40, 40)),
 )
 """Upper limits in kbit/s and what holds below them."""
 
@@ -51,6 +54,7 @@ class Budget:
         self._fixed = shares
         self.strength = 0.3
         self._spare = 0.0
+        self._owed = 0.0
         self.set_rate(kbps)
 
     def set_rate(self, kbps: float) -> None:
@@ -60,8 +64,8 @@ class Budget:
 
     @property
     def frame_bytes(self) -> float:
-        """All of a frame's allowance."""
-        return self.kbps * 125 / self.fps
+        """All of a frame's allowance: the rate, less what is paid back of the start's excess."""
+        return max(0.5 * self.kbps * 125, self.kbps * 125 - self._owed / PAY_BACK_SECONDS) / self.fps
 
     @property
     def code_bytes(self) -> float:
@@ -75,13 +79,21 @@ class Budget:
 
     def start_bytes(self) -> int:
         """Bytes of long objects in one frame while the receiver has no key."""
-        return int(max(START_SLICE_BYTES, min(START_KBPS, 4 * self.kbps) * 125 / self.fps))
+        least, most = START_BYTES
+        return int(min(most, max(least, START_FACTOR * self.kbps * 125 / self.fps)))
+
+    @property
+    def slice_bytes(self) -> int:
+        """Size of a key's slices once the call runs: larger ones where the rate allows, so that keys arrive fresh."""
+        return int(max(SLICE_BYTES, 3 * self.frame_bytes))
 
     def spent(self, message: int, start: bool) -> None:
-        """A message of so many bytes went out; ``start``: what the start costs is not owed."""
-        limit = self.kbps * 125 * DEBT_SECONDS * 4
-        self._spare += self.frame_bytes - (min(message, self.frame_bytes) if start else message)
-        self._spare = max(-limit, min(limit, self._spare))
+        """A message of so many bytes went out; what the start costs is paid back slowly."""
+        if start:
+            self._owed += max(0.0, message - self.frame_bytes)
+            return
+        limit = self.kbps * 125 * SAVED_SECONDS
+        self._spare = max(-limit, min(limit, self._spare + self.frame_bytes - message))
 
     def coded(self, code: int) -> None:
         """Steer λ by what a frame's code cost, in bytes."""

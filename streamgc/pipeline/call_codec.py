@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,13 @@ from streamgc.errors import ModelError
 from streamgc.pipeline.background import BackgroundKeeper
 from streamgc.pipeline.eyes import SceneEyes
 from streamgc.pipeline.looking import Eyes
-from streamgc.pipeline.networks import EncoderNetwork, GeneratorNetwork
+from streamgc.pipeline.networks import EncoderNetwork, GeneratorNetwork, NetworkOptions
 from streamgc.pipeline.receiver import Receiver
-from streamgc.pipeline.room_network import RoomNetwork
+from streamgc.pipeline.room_network import RoomModel
 from streamgc.pipeline.sender import Sender
 from streamgc.pipeline.settings import BLANK, PictureFormat, SenderSettings, parse_background
 from streamgc.profiling.spans import Spans
-from streamgc.runtime.engine import Engine, Precision
+from streamgc.runtime.engine import Engine
 from streamgc.runtime.store import Model, ModelStore
 from streamgc.scene.segmenter import Segmenter
 
@@ -54,18 +54,10 @@ class Options(Protocol):
     def threads(self) -> int: ...
 
 
-class EngineChoice(NamedTuple):
-    """How networks are run."""
-
-    backend: str = "auto"
-    precision: Precision = "auto"
-    threads: int | None = None
-
-
 class LoadedModels:
     """Compiled networks, each loaded when first needed and then shared."""
 
-    def __init__(self, name: str, picture_format: PictureFormat, choice: EngineChoice) -> None:
+    def __init__(self, name: str, picture_format: PictureFormat, choice: NetworkOptions) -> None:
         """Raises ModelError when there is no such model or it has no tables, EngineError when it cannot be compiled."""
         self.model: Model = ModelStore().open(name)
         if self.model.tables is None:
@@ -74,6 +66,7 @@ class LoadedModels:
         self.format = picture_format
         self._choice = choice
         self._loaded: dict[str, Engine] = {}
+        self._room: RoomModel | None = None
 
     def engine(self, role: str) -> Engine:
         """A network of the call model, or the segmenter."""
@@ -98,6 +91,12 @@ class LoadedModels:
     def generator(self) -> GeneratorNetwork:
         return GeneratorNetwork(self.engine("reference"), self.engine("generator"))
 
+    def room(self) -> RoomModel:
+        """The generator of rooms."""
+        if self._room is None:
+            self._room = RoomModel(options=self._choice)
+        return self._room
+
     def eyes(self, preserve: str, framing: bool, spans: Spans) -> SceneEyes:
         segmenter = Segmenter(self.engine(SEGMENTER), (self.format.height, self.format.width))
         return SceneEyes(segmenter, self.format, preserve, framing, spans)
@@ -112,7 +111,6 @@ class CallCodec:
         """``seed``: style of the rooms that the receiver's generator makes up; ``own``: its picture for ``replace``."""
         self.models, self.settings = models, settings
         self._seed, self._own = seed, own
-        self._room = RoomNetwork()
 
     @property
     def model_name(self) -> str:
@@ -133,7 +131,9 @@ class CallCodec:
 
     def receiver(self, spans: Spans) -> Receiver:
         """A receiver in its first state."""
-        background = BackgroundKeeper(self.models.format, self._room, self._seed, self._own)
+        background = BackgroundKeeper(
+            self.models.format, lambda labels, seed: self.models.room()(labels, seed), self._seed, self._own
+        )
         return Receiver(self.models.format, self.models.generator(), self.models.tables, background, spans)
 
     def conventional(self) -> Callable[[Picture], Picture] | None:
@@ -160,7 +160,10 @@ def load_codec(options: Options) -> CallCodec:
         preserve=options.preserve,
         framing=options.framing,
     )
-    models = LoadedModels(options.model, picture_format, EngineChoice(options.backend, "auto", options.threads or None))
+    models = LoadedModels(
+        options.model, picture_format, NetworkOptions(options.backend, "auto", options.threads or None)
+    )
     for role in ("encoder", "reference", "generator", SEGMENTER):
         models.engine(role)
+    models.room()
     return CallCodec(models, settings)

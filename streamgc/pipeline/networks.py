@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgc.codec.symbols import MAX_CHANNELS, Code
+from streamgc.runtime.engine import Precision
 
 Picture = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -29,6 +30,14 @@ class KeyFeatures(NamedTuple):
     f4: Floats
     f8: Floats
     f16: Floats
+
+
+class NetworkOptions(NamedTuple):
+    """Which engine runs the networks, and how."""
+
+    backend: str = "auto"
+    precision: Precision = "auto"
+    threads: int | None = None
 
 
 class EncoderNetwork:

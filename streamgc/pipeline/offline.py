@@ -16,8 +16,9 @@ from streamgc.codec.message import Background
 from streamgc.codec.stream_file import StreamHeader, StreamReader, StreamWriter
 from streamgc.errors import InputError, ModelMismatch
 from streamgc.pipeline.background import composite
-from streamgc.pipeline.call_codec import CallCodec, EngineChoice, LoadedModels
+from streamgc.pipeline.call_codec import CallCodec, LoadedModels
 from streamgc.pipeline.looking import Eyes
+from streamgc.pipeline.networks import NetworkOptions
 from streamgc.pipeline.receiver import Receiver, Shown
 from streamgc.pipeline.sender import Sender
 from streamgc.pipeline.settings import BLANK, PictureFormat, SenderSettings
@@ -98,7 +99,7 @@ class Stream(NamedTuple):
     pictures: Iterator[Shown]
 
 
-def decode_file(source: Path, model: str, choice: EngineChoice | None = None) -> Stream:
+def decode_file(source: Path, model: str, choice: NetworkOptions | None = None) -> Stream:
     """Decode a ``.sgcv`` file. Raises BitstreamError, ModelMismatch and InputError, some of them while it is read.
 
     Frames before the first that can be shown are grey; one that shows nothing new repeats the one before.
@@ -108,7 +109,7 @@ def decode_file(source: Path, model: str, choice: EngineChoice | None = None) ->
     picture_format = PictureFormat(header.width, header.height)
     if (header.rows, header.columns) != picture_format.grid:
         raise ModelMismatch(f"the stream has {header.rows}x{header.columns} cells, {picture_format} has others")
-    models = LoadedModels(model, picture_format, choice or EngineChoice())
+    models = LoadedModels(model, picture_format, choice or NetworkOptions())
     header.require_model(models.model.hash)
     codec = CallCodec(models, SenderSettings(format=picture_format, fps=float(header.fps)))
     return Stream(picture_format, float(header.fps), _decoded(source, codec))
@@ -142,9 +143,9 @@ class OfflineCodec:
     """The call's codec for measurements: clips in, decoded pictures and message sizes out."""
 
     def __init__(
-        self, model: str = "lite", choice: EngineChoice | None = None, eyes: Callable[[], Eyes] | None = None
+        self, model: str = "lite", choice: NetworkOptions | None = None, eyes: Callable[[], Eyes] | None = None
     ) -> None:
-        self._model, self._choice, self._eyes = model, choice or EngineChoice(), eyes
+        self._model, self._choice, self._eyes = model, choice or NetworkOptions(), eyes
         self._models: LoadedModels | None = None
 
     def encode(self, frames: Sequence[Picture], fps: float, kbps: float, ack_delay_ms: float) -> OfflineResult:

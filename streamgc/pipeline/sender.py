@@ -164,8 +164,8 @@ class Sender:
         under_way = self._objects.pending(PartKind.KEY) or self._objects.pending(PartKind.COARSE_KEY)
         if not self._keys.started:
             self._add_key(kept, self._budget.start_bytes())
-        elif not under_way and self._budget.spare >= 0.5 * self._key_cost and _differs(view, kept, key):
-            self._add_key(kept, SLICE_BYTES)
+        elif not under_way and self._budget.spare >= 0.8 * self._key_cost and _differs(view, kept, key):
+            self._add_key(kept, self._budget.slice_bytes)
         return key
 
     def _add_key(self, kept: Picture, slice_bytes: int) -> None:

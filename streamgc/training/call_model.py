@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from streamgc.networks.lite import CELL, CHANNELS, LEVELS, Encoder, Generated, Generator, Reference, quantise
@@ -36,7 +37,7 @@ class CallTraining:
     perceptual: float = 0.0
     """Weight of the perceptual loss; 0 in the first stage."""
     perceptual_samples: int = 4
-    """Samples of a batch, and only their newer pictures, that the perceptual loss looks at: it costs as much as all else."""
+    """Samples of a batch that the perceptual loss looks at, and only their newer pictures: it is dear."""
     samples: SampleSettings = field(default_factory=SampleSettings)
     target_bits: tuple[tuple[int, float], ...] = ((2, 0.9), (4, 1.8), (8, 4.0))
     """Target bits per kept cell for each channel count."""
@@ -152,11 +153,14 @@ class Losses:
 class CallTrainer:
     """One run: steps, log, checkpoints; picks up where a checkpoint in ``folder`` left off."""
 
-    def __init__(self, cache: Cache, folder: Path, settings: CallTraining) -> None:
+    def __init__(self, cache: Cache, folder: Path, settings: CallTraining, start: Path | None = None) -> None:
+        """``start``: shipped weights (safetensors) to begin from when ``folder`` has no checkpoint."""
         torch.set_num_threads(settings.threads)
         torch.manual_seed(settings.seed)
         self.folder, self.settings = folder, settings
         self.model = CallModel().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if start is not None:
+            self.model.load_state_dict({name: value.float() for name, value in load_file(start).items()})
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.optimiser = torch.optim.Adam(self.model.parameters(), settings.rate, betas=(0.9, 0.99))
         self.beta = {channels: 0.002 for channels, _ in settings.target_bits}
@@ -247,10 +251,13 @@ class CallTrainer:
         self._note("loss", float(loss.detach()))
         self._average_weights()
 
-    def _rate(self, latent: Tensor, hard: Tensor, before: Tensor, present: Tensor, kept: Tensor, counts: Counts) -> Tensor:
-        """β · bits per kept cell, with β following the target of each sample's channel count; the prior learns beside it.
+    def _rate(
+        self, latent: Tensor, hard: Tensor, before: Tensor, present: Tensor, kept: Tensor, counts: Counts
+    ) -> Tensor:
+        """β · bits per kept cell, β following the target of each sample's channel count; the prior learns beside it.
 
-        E's gradient comes from the cost interpolated between neighbouring symbols: what rounding will really cost, made smooth.
+        E's gradient comes from the cost interpolated between neighbouring symbols: what rounding will cost, made
+        smooth.
         """
         log_probabilities = self.model.prior(before, present)
         mask = present * kept

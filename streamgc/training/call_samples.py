@@ -38,9 +38,11 @@ class SampleSettings:
 
     batch: int = 6
     size: int = 128
-    still_share: float = 0.35
-    patch_share: float = 0.3
+    still_share: float = 0.2
+    patch_share: float = 0.15
     """Share of samples in which something that the key does not hold moves into the picture."""
+    moved_share: float = 0.15
+    """Share of clips that are moved further than they move by themselves."""
 
 
 class Cache:
@@ -101,10 +103,11 @@ class Sampler:
         now = int(random.integers(first + 1, last))
         before = max(first, now - int(random.choice([1, 2, 3, 4, 5, 6], p=[0.15, 0.25, 0.3, 0.15, 0.1, 0.05])))
         low, high = np.searchsorted(cache.key_index, [first, last])
-        age = int(random.exponential(25.0)) * (1 if random.random() < 0.9 else -1)
+        # Keys of a call are mostly fresh; what counts then is to leave the good parts alone.
+        age = int(random.exponential(8.0 if random.random() < 0.5 else 40.0))
         wanted = min(max(now - age, first), last - 1)
         index = min(max(int(np.searchsorted(cache.key_index, wanted, side="right")) - 1, int(low)), int(high) - 1)
-        quality = int(random.choice(4, p=[0.35, 0.35, 0.22, 0.08]))
+        quality = int(random.choice(4, p=[0.4, 0.4, 0.15, 0.05]))
         return cache.frames[[before, now]], cache.masks[[before, now]], cache.keys[index, quality], False
 
     def _still(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], bool]:
@@ -128,7 +131,7 @@ class Sampler:
         x, y = np.meshgrid(line, line)
         mirror = -1.0 if random.random() < 0.5 else 1.0
         base = np.stack([x * half * mirror, y * half], -1)
-        strength = 1.0 if still else (0.35 if random.random() < 0.4 else 0.0)
+        strength = 1.0 if still else (0.35 if random.random() < self.settings.moved_share else 0.0)
         motion = self._motion(base, strength * math.exp(random.normal(0, 0.6)), half)
         step = random.uniform(0.7, 1.1)
         places = [base + step * motion, base + motion, base]

@@ -1,0 +1,5 @@
+"""``python -m streamgc``."""
+
+from streamgc.cli import main
+
+main()

@@ -1,0 +1,264 @@
+"""The command line. Each command gathers its options, imports what it needs, and calls the code below.
+
+Nothing heavy is imported before a command runs, and a call never imports torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streamgc import __version__
+from streamgc.errors import InputError, StreamGCError
+
+if TYPE_CHECKING:
+    from streamgc.call.codec import CodecOptions
+
+app = typer.Typer(
+    name="streamgc",
+    help="Video calls at a few kilobits a second, by selective generative compression over WebRTC.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Size = Annotated[str, typer.Option(help="Size of the coded picture, multiples of 16.", metavar="WxH")]
+Fps = Annotated[float, typer.Option(help="Pictures a second.")]
+Kbps = Annotated[float, typer.Option(help="Most that frame messages may cost, kbit/s (without packet headers).")]
+Background = Annotated[str, typer.Option(help="What stands behind the person: memory, synth, private or replace.")]
+Preserve = Annotated[str, typer.Option(help="Who is kept: all, main, id:N or class names.")]
+Framing = Annotated[bool, typer.Option(help="Follow the kept people with a smooth crop.")]
+Model = Annotated[str, typer.Option(help="Model folder by name, or a path to one.")]
+Backend = Annotated[str, typer.Option(help="auto, openvino, onnxruntime, tensorrt or tensorrt-rtx.")]
+Threads = Annotated[int, typer.Option(help="Threads a network may use; 0 leaves it to the engine.")]
+Server = Annotated[str, typer.Option(help="Rendezvous server: host:port or ws:// URL.")]
+
+
+def _codec(
+    size: str,
+    fps: float,
+    kbps: float,
+    background: str,
+    preserve: str,
+    framing: bool,
+    model: str,
+    backend: str,
+    threads: int,
+) -> CodecOptions:
+    from streamgc.call.codec import CodecOptions
+    from streamgc.pipeline.settings import parse_background, parse_format
+
+    if not 1 <= fps <= 60:
+        raise InputError(f"--fps {fps:g}: 1 to 60 are possible")
+    picture = parse_format(size)
+    parse_background(background)
+    return CodecOptions(
+        picture.width, picture.height, fps, kbps, background, preserve, framing, model, backend, threads
+    )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"streamgc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    input: Annotated[str, typer.Option(help="A video file, or 'webcam'; the packaged clip by default.")] = "",
+    seconds: Annotated[float, typer.Option(help="Length of the call.")] = 10.0,
+    size: Size = "256x256",
+    fps: Fps = 15.0,
+    kbps: Kbps = 8.0,
+    background: Background = "memory",
+    preserve: Preserve = "all",
+    framing: Framing = False,
+    duplex: Annotated[bool, typer.Option(help="Both peers send.")] = False,
+    loss: Annotated[float, typer.Option(help="Share of packets lost each way, in per cent.")] = 0.0,
+    burst: Annotated[float, typer.Option(help="Mean length of a run of losses, in packets.")] = 1.0,
+    delay: Annotated[float, typer.Option(help="One-way delay in ms.")] = 0.0,
+    jitter: Annotated[float, typer.Option(help="Standard deviation of the delay in ms.")] = 0.0,
+    rate: Annotated[float, typer.Option(help="Capacity of the link in kbit/s on the wire; 0 = unlimited.")] = 0.0,
+    reorder: Annotated[float, typer.Option(help="Share of packets overtaken by others, in per cent.")] = 0.0,
+    trace: Annotated[str, typer.Option(help="mahimahi or CSV trace to replay in place of --rate.")] = "",
+    seed: Annotated[int, typer.Option(help="Seed of the network's accidents.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder for report.json, side_by_side.mp4 and contact_sheet.png.")] = Path(
+        "out"
+    ),
+    model: Model = "lite",
+    backend: Backend = "auto",
+    threads: Threads = 1,
+) -> None:
+    """A real call between two peers on this machine, with a live table, a video to look at and a report."""
+    from streamgc.call.demo import run_demo
+    from streamgc.call.demo_options import DemoOptions
+    from streamgc.rtc.impairment import Impairment
+
+    impairment = Impairment(loss / 100, burst, delay, jitter, rate, reorder=reorder / 100, trace=trace, seed=seed)
+    codec = _codec(size, fps, kbps, background, preserve, framing, model, backend, threads)
+    run_demo(DemoOptions(input, seconds, codec, duplex, impairment, out))
+
+
+@app.command()
+def call(
+    room: Annotated[str, typer.Argument(help="A room's token or link; 'new' makes a room.")] = "new",
+    server: Server = "127.0.0.1:8765",
+    ticket: Annotated[str, typer.Option(help="Admission ticket, where the server asks for one.")] = "",
+    camera: Annotated[str, typer.Option(help="Camera device; the first one by default.")] = "",
+    input: Annotated[str, typer.Option(help="A video file in place of the camera.")] = "",
+    list_devices: Annotated[bool, typer.Option("--list-devices", help="List the cameras and exit.")] = False,
+    receive_only: Annotated[bool, typer.Option("--receive-only", help="Send nothing.")] = False,
+    headless: Annotated[bool, typer.Option("--headless", help="Show nothing but the table.")] = True,
+    record: Annotated[str, typer.Option(help="Record what is received into this video file.")] = "",
+    statistics: Annotated[str, typer.Option(help="Append a JSON line of statistics every second to this file.")] = "",
+    metrics_port: Annotated[int, typer.Option(help="Prometheus endpoint on loopback; 0 = none.")] = 0,
+    seconds: Annotated[float, typer.Option(help="Hang up after so long; 0 = stay.")] = 0.0,
+    stun: Annotated[list[str] | None, typer.Option(help="stun:host:port; may be given several times.")] = None,
+    turn: Annotated[list[str] | None, typer.Option(help="turn:host:port; may be given several times.")] = None,
+    turn_user: Annotated[str, typer.Option(help="User name at the TURN server.")] = "",
+    turn_password: Annotated[str, typer.Option(help="Password there.", envvar="STREAMGC_TURN_PASSWORD")] = "",
+    size: Size = "256x256",
+    fps: Fps = 15.0,
+    kbps: Kbps = 8.0,
+    background: Background = "memory",
+    preserve: Preserve = "all",
+    framing: Framing = True,
+    model: Model = "lite",
+    backend: Backend = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Call someone: join a room and exchange pictures until one side leaves."""
+    from streamgc.call.run import CallOptions, run_call
+    from streamgc.call.sources import list_cameras
+
+    if list_devices:
+        for device in list_cameras():
+            typer.echo(device)
+        return
+    codec = _codec(size, fps, kbps, background, preserve, framing, model, backend, threads)
+    run_call(
+        CallOptions(
+            room,
+            server,
+            ticket,
+            camera,
+            input,
+            receive_only,
+            record,
+            statistics,
+            metrics_port,
+            seconds,
+            codec,
+            None,
+            tuple(stun or ()),
+            tuple(turn or ()),
+            turn_user,
+            turn_password,
+        )
+    )
+
+
+@app.command()
+def signaling(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 = any free one.")] = 8765,
+    secret: Annotated[
+        str, typer.Option(help="Secret that admission tickets are made with.", envvar="STREAMGC_SIGNALING_SECRET")
+    ] = "",
+    origin: Annotated[
+        list[str] | None, typer.Option(help="Allowed Origin of browsers; may be given several times.")
+    ] = None,
+    behind_proxy: Annotated[bool, typer.Option("--behind-proxy", help="Trust X-Forwarded-For.")] = False,
+    certificate: Annotated[str, typer.Option(help="TLS certificate chain, PEM.")] = "",
+    private_key: Annotated[str, typer.Option(help="TLS private key, PEM.")] = "",
+) -> None:
+    """Run the rendezvous server at which two peers find each other."""
+    from streamgc.call.serve import SignalingOptions, run_signaling
+
+    run_signaling(
+        SignalingOptions(host, port, secret, tuple(origin or ()), behind_proxy, certificate, private_key), typer.echo
+    )
+
+
+@app.command()
+def encode(
+    clip: Annotated[Path, typer.Argument(help="A video file.")],
+    stream: Annotated[Path, typer.Argument(help="The .sgcv file to write.")],
+    size: Size = "256x256",
+    fps: Fps = 15.0,
+    kbps: Kbps = 5.0,
+    preserve: Preserve = "all",
+    background: Background = "memory",
+    ack_delay: Annotated[float, typer.Option(help="Milliseconds until a frame is acknowledged, as in a call.")] = 130.0,
+    framing: Framing = True,
+    sizes: Annotated[
+        Path | None, typer.Option(help="Write the bytes of each frame message to this file, a line each.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="At most so many frames; 0 = all.")] = 0,
+    model: Model = "lite",
+    backend: Backend = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Code a clip into the messages that a call would send."""
+    from streamgc.pipeline.files import encode_clip
+
+    options = _codec(size, fps, kbps, background, preserve, framing, model, backend, threads)
+    written = encode_clip(clip, stream, options, ack_delay, limit)
+    if sizes is not None:
+        from streamgc.pipeline.files import write_text
+
+        write_text(sizes, "".join(f"{value}\n" for value in written))
+    total = sum(written)
+    rate = total * 8 * fps / len(written) / 1000
+    typer.echo(f"{len(written)} frames, {total} payload bytes, {rate:.2f} kbit/s at {fps:g} fps: {stream}")
+
+
+@app.command()
+def decode(
+    stream: Annotated[Path, typer.Argument(help="A .sgcv file.")],
+    target: Annotated[Path, typer.Argument(help="A folder for 000000.png …, or a video file (.mp4, .mkv).")],
+    original_background: Annotated[Path | None, typer.Option(help="Put the person over this clip.")] = None,
+    model: Model = "lite",
+    backend: Backend = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Decode a .sgcv file into pictures."""
+    from streamgc.pipeline.files import decode_stream
+    from streamgc.pipeline.networks import NetworkOptions
+
+    count = decode_stream(stream, target, model, NetworkOptions(backend, "auto", threads or None), original_background)
+    typer.echo(f"{count} pictures: {target}")
+
+
+@app.command()
+def doctor(port: Annotated[int, typer.Option(help="Signalling port to look at.")] = 8765) -> None:
+    """Say what this machine has, which engine would be used, and why."""
+    from streamgc.runtime.doctor import doctor as examine
+
+    examine(port)
+
+
+def main() -> None:
+    """Entry point: deliberate errors end in one line and exit code 2."""
+    from streamgc.cli_groups import mount
+
+    mount(app)
+    try:
+        app()
+    except StreamGCError as error:
+        sys.stderr.write(f"streamgc: {' '.join(str(error).split())}\n")
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -1,0 +1,173 @@
+"""The command groups ``train``, ``evaluate`` and ``engines``; each command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+
+from streamgc.errors import InputError
+
+train = typer.Typer(help="Train networks on data of your own (needs the extra 'train').", no_args_is_help=True)
+evaluate = typer.Typer(
+    help="Measure rate, quality and scene against references (needs the extra 'train').", no_args_is_help=True
+)
+engines = typer.Typer(help="The shipped networks: list, verify, compile.", no_args_is_help=True)
+
+Data = Annotated[Path, typer.Option(help="Folder with clips/, stills/SET/ and masks/SET/.")]
+Run = Annotated[Path, typer.Option(help="Folder for caches and checkpoints; a training found there goes on.")]
+Minutes = Annotated[float, typer.Option(help="How long to train.")]
+Teachers = Annotated[Path, typer.Option(help="Folder of the teacher networks.")]
+
+
+def one_of(value: str, literal: Any, option: str) -> Any:
+    """``value``, if it is one of a Literal's. Raises InputError."""
+    choices = get_args(literal)
+    if value not in choices:
+        raise InputError(f"{option} {value}: one of {', '.join(choices)}")
+    return value
+
+
+def mount(app: typer.Typer) -> None:
+    """Add the groups to the command line."""
+    app.add_typer(train, name="train")
+    app.add_typer(evaluate, name="evaluate")
+    app.add_typer(engines, name="engines")
+
+
+@train.command("cache")
+def train_cache(
+    data: Data,
+    selfie: Annotated[Path, typer.Option(help="selfie_segmentation.tflite, the teacher for masks.")],
+    run: Run = Path("runs/cache"),
+) -> None:
+    """Build the cache that 'train call' reads: frames, masks and coded keys."""
+    from streamgc.training.call_cache import build_cache
+    from streamgc.training.teachers import SelfieTeacher
+
+    build_cache(data, run, SelfieTeacher(selfie).mask)
+
+
+@train.command("call")
+def train_call(
+    cache: Annotated[Path, typer.Option(help="Folder that 'train cache' wrote.")] = Path("runs/cache"),
+    run: Run = Path("runs/call"),
+    minutes: Minutes = 60.0,
+    rate: Annotated[float, typer.Option(help="Learning rate; falls as a cosine over the run.")] = 4e-4,
+    perceptual: Annotated[float, typer.Option(help="Weight of the perceptual loss; 0 for a first stage.")] = 0.8,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    start: Annotated[Path | None, typer.Option(help="Weights to start from when the run is new.")] = None,
+) -> None:
+    """Train encoder, reference and generator of the call model."""
+    from streamgc.training.call_model import CallTrainer, CallTraining
+    from streamgc.training.call_samples import Cache
+
+    settings = CallTraining(minutes=minutes, rate=rate, perceptual=perceptual, threads=threads)
+    CallTrainer(Cache(cache), run, settings, start).run()
+
+
+@train.command("ship-call")
+def train_ship_call(
+    cache: Annotated[Path, typer.Option(help="Folder that 'train cache' wrote.")] = Path("runs/cache"),
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint to ship.")] = Path("runs/call/checkpoint.pt"),
+    folder: Annotated[Path, typer.Option(help="Model folder to write.")] = Path("engines/lite"),
+    segments: Annotated[int, typer.Option(help="Pieces of clips that the tables are fitted on.")] = 40,
+) -> None:
+    """Export a trained call model, fit its tables, and put it in place."""
+    from streamgc.training.call_samples import Cache
+    from streamgc.training.call_ship import ship_call_model
+    from streamgc.training.call_tables import TableSettings
+
+    typer.echo(ship_call_model(checkpoint, Cache(cache), folder, {}, TableSettings(segments=segments)))
+
+
+@train.command("segmenter")
+def train_segmenter(
+    data: Data,
+    teachers: Teachers,
+    run: Run = Path("runs/segmenter"),
+    minutes: Minutes = 35.0,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+) -> None:
+    """Train the segmenter on masks and pseudo-labels."""
+    from streamgc.training.segmenter import SegmenterSettings
+    from streamgc.training.segmenter import train_segmenter as start
+
+    typer.echo(start(SegmenterSettings(data, teachers, run, minutes, threads=threads)))
+
+
+@evaluate.command("call")
+def evaluate_call(
+    clips: Annotated[list[Path], typer.Argument(help="Video files.")],
+    selfie: Annotated[Path, typer.Option(help="selfie_segmentation.tflite: says where the person is.")],
+    codecs: Annotated[str, typer.Option(help="Comma-separated: sgc, svtav1, vp9, x265, x264, vp8.")] = "sgc",
+    rates: Annotated[str, typer.Option(help="Payload rates in kbit/s, comma-separated.")] = "3,5,7,10",
+    json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for CSV, plots, videos and a contact sheet.")] = None,
+    anchors: Annotated[Path | None, typer.Option(help="Cache of AV1's measurements.")] = None,
+    size: Annotated[int, typer.Option(help="Side of the square picture.")] = 256,
+    fps: Annotated[int, typer.Option(help="Pictures a second.")] = 15,
+    ack_delay: Annotated[float, typer.Option(help="Milliseconds until a frame is acknowledged.")] = 130.0,
+    trunks: Annotated[str, typer.Option(help="ST-LPIPS trunks: alex (the verdict), vgg.")] = "alex,vgg",
+    threads: Annotated[int, typer.Option(help="CPU threads for the scores.")] = 1,
+) -> None:
+    """Rate and quality against conventional codecs, and R: AV1's payload at our score over ours."""
+    import torch
+
+    from streamgc.evaluation.call import evaluate_call as measure
+    from streamgc.evaluation.metrics import Trunk
+
+    torch.set_num_threads(threads)
+    result = measure(
+        clips,
+        selfie,
+        tuple(codecs.split(",")),
+        tuple(float(rate) for rate in rates.split(",")),
+        size,
+        fps,
+        ack_delay,
+        anchors=anchors,
+        trunks=[one_of(name, Trunk, "--trunks") for name in trunks.split(",")],
+        json_path=json,
+        out=out,
+        say=typer.echo,
+    )
+    typer.echo(f"R {result.r['geomean']}  by rate {result.r['by_rate']}")
+
+
+@engines.command("list")
+def engines_list() -> None:
+    """What is shipped, and what would be used."""
+    from streamgc.runtime.commands import engines_list as show
+
+    show()
+
+
+@engines.command("verify")
+def engines_verify(
+    model: Annotated[str, typer.Argument(help="Model folder by name.")] = "lite",
+    threads: Annotated[int, typer.Option(help="Threads a network may use.")] = 1,
+) -> None:
+    """Run every network on every backend here, compare, and time it."""
+    from streamgc.runtime.commands import engines_verify as verify
+
+    verify(model, threads=threads)
+
+
+@engines.command("build")
+def engines_build(
+    model: Annotated[str, typer.Argument(help="Model folder by name.")],
+    backend: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx.")] = "tensorrt-rtx",
+    capability: Annotated[str, typer.Option(help="Comma-separated, for instance sm86,sm89.")] = "",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp16",
+    out: Annotated[Path | None, typer.Option(help="Folder for the plans.")] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Print each layer's precision.")] = False,
+) -> None:
+    """Build TensorRT plans."""
+    from streamgc.runtime.commands import engines_build as build
+    from streamgc.runtime.plans import PlanPrecision
+
+    chosen: PlanPrecision = one_of(precision, PlanPrecision, "--precision")
+    capabilities = [word for word in capability.split(",") if word]
+    build(model, backend=backend, capabilities=capabilities, precision=chosen, out=out, layers=layers)

@@ -1,0 +1,162 @@
+"""Clips to ``.sgcv`` files and back: what ``streamgc encode`` and ``streamgc decode`` do."""
+
+from __future__ import annotations
+
+import fractions
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from streamgc.errors import InputError
+from streamgc.pipeline.call_codec import Options, load_codec
+from streamgc.pipeline.networks import NetworkOptions
+from streamgc.pipeline.offline import Stream, decode_file, encode_file, over_original
+from streamgc.pipeline.settings import PictureFormat
+
+Picture = NDArray[np.uint8]
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm")
+SMALL = 1e-9
+"""Seconds; against rounding when frames fall due."""
+
+
+def read_clip(path: Path, fps: float, limit: int = 0) -> Iterator[Picture]:
+    """RGB pictures (H, W, 3) of a video, sampled at ``fps``: a frame is taken when its time has come.
+
+    Raises InputError for what is no video or has no frame.
+    """
+    try:
+        container = av.open(str(path))
+    except (av.error.FFmpegError, OSError) as error:
+        raise InputError(f"{path} cannot be read as a video: {_reason(error)}") from None
+    with container:
+        if not container.streams.video:
+            raise InputError(f"{path} has no video")
+        video = container.streams.video[0]
+        source = float(video.average_rate or 25)
+        due, taken = 0.0, 0
+        try:
+            for index, frame in enumerate(container.decode(video)):
+                if index / source + SMALL >= due:
+                    yield np.asarray(frame.to_image())
+                    taken += 1
+                    due += 1 / fps
+                    if taken == limit:
+                        return
+        except av.error.FFmpegError as error:
+            raise InputError(f"{path} is damaged after {taken} frames: {_reason(error)}") from None
+        if not taken:
+            raise InputError(f"{path} has no frames")
+
+
+def square_up(pictures: Iterator[Picture], picture_format: PictureFormat) -> Iterator[Picture]:
+    """The middle of each picture in the format's shape, scaled by Lanczos."""
+    for picture in pictures:
+        image = Image.fromarray(picture)
+        factor = min(image.width / picture_format.width, image.height / picture_format.height)
+        width, height = round(picture_format.width * factor), round(picture_format.height * factor)
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        part = image.crop((left, top, left + width, top + height))
+        yield np.asarray(part.resize((picture_format.width, picture_format.height), Image.Resampling.LANCZOS))
+
+
+def encode_clip(clip: Path, stream: Path, options: Options, ack_delay_ms: float, limit: int = 0) -> list[int]:
+    """Code ``clip`` into ``stream``; the bytes of each message. Without framing the middle of the picture is coded."""
+    pictures = read_clip(clip, options.fps, limit)
+    first = next(pictures)  # a bad clip is told before models are loaded
+    codec = load_codec(options)
+    whole = _chain(first, pictures)
+    return encode_file(whole if options.framing else square_up(whole, codec.models.format), stream, codec, ack_delay_ms)
+
+
+def decode_stream(
+    stream: Path, target: Path, model: str, choice: NetworkOptions, original_background: Path | None = None
+) -> int:
+    """Decode ``stream`` into a folder of PNG files or a video; the number of pictures.
+
+    Nothing is left behind when the stream turns out to be damaged. Raises BitstreamError, ModelMismatch, InputError.
+    """
+    opened = decode_file(stream, model, choice)
+    pictures = _pictures(opened, original_background)
+    if target.suffix.lower() in VIDEO_SUFFIXES:
+        return write_video(target, pictures, opened.format, opened.fps)
+    return write_pngs(target, pictures)
+
+
+def write_video(target: Path, pictures: Iterator[Picture], picture_format: PictureFormat, fps: float) -> int:
+    """Write pictures as H.264, near lossless; the file appears when it is whole."""
+    temporary = target.with_name(f".{target.stem}.partial{target.suffix}")
+    count = 0
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(temporary), "w") as container:
+            rate = fractions.Fraction(fps).limit_denominator(1001)
+            video = container.add_stream("libx264", rate=rate, options={"crf": "12", "preset": "veryfast"})
+            video.width, video.height, video.pix_fmt = picture_format.width, picture_format.height, "yuv420p"
+            for picture in pictures:
+                container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+                count += 1
+            container.mux(video.encode(None))
+        temporary.replace(target)
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {_reason(error)}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def write_pngs(folder: Path, pictures: Iterator[Picture]) -> int:
+    """Write 000000.png … into ``folder``, which must be new or empty; it appears when it is whole."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not an empty folder")
+    temporary = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    count = 0
+    try:
+        temporary.mkdir(parents=True)
+        for picture in pictures:
+            Image.fromarray(picture).save(temporary / f"{count:06d}.png")
+            count += 1
+        if folder.exists():
+            folder.rmdir()
+        temporary.replace(folder)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {_reason(error)}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return count
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file whole or not at all. Raises InputError."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {_reason(error)}") from None
+
+
+def _pictures(stream: Stream, original: Path | None) -> Iterator[Picture]:
+    if original is None:
+        for shown in stream.pictures:
+            yield shown.picture
+        return
+    rooms = square_up(read_clip(original, stream.fps), stream.format)
+    for shown in stream.pictures:
+        room = next(rooms, None)
+        yield shown.picture if room is None else over_original(shown, room)
+
+
+def _chain(first: Picture, rest: Iterator[Picture]) -> Iterator[Picture]:
+    yield first
+    yield from rest
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
