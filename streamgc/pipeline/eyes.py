@@ -23,7 +23,7 @@ class SceneEyes:
         self, segment: Segment, picture_format: PictureFormat, preserve: str, framing: bool, spans: Spans | None = None
     ) -> None:
         """``preserve``: all, main, id:N or class names. Raises InputError."""
-        self._spans = spans or Spans(enabled=False)
+        self._spans = Spans(enabled=False) if spans is None else spans
         self._framing = framing
         settings = SceneSettings(
             size=(picture_format.height, picture_format.width),

@@ -15,6 +15,7 @@ from streamgc.codec.message import Background, Kind, Message, unpack
 from streamgc.codec.sections import Crop, Feedback, Part, PartKind, pack_feedback
 from streamgc.codec.symbols import Code
 from streamgc.codec.tables import Tables
+from streamgc.errors import BitstreamError
 from streamgc.pipeline.background import BackgroundKeeper, composite
 from streamgc.pipeline.history import History, unwrap
 from streamgc.pipeline.keys import KeyStore
@@ -69,7 +70,7 @@ class Receiver:
     ) -> None:
         self._format = picture_format
         self._generator, self._tables, self._background = generator, tables, background
-        self._spans = spans or Spans(enabled=False)
+        self._spans = Spans(enabled=False) if spans is None else spans
         self._history = History()
         self._objects = ObjectReceiver()
         self._keys = KeyStore(picture_format)
@@ -80,6 +81,7 @@ class Receiver:
         self._crop: Crop | None = None
         self._mode: Background | None = None
         self._unshown = 0
+        self._broken = False  # a key could not be decoded: the chain must begin anew
 
     def receive(self, message: bytes, arrived_at: int = 0) -> Taken:
         """Take a message in. Raises BitstreamError; state then is as before, and the call goes on."""
@@ -96,9 +98,9 @@ class Receiver:
             shown_with = ready.key
             self._crop = parsed.crop or self._crop
         self._unshown = 0 if ready is not None else self._unshown + (parsed.kind is not Kind.NONE)
-        needs_intra = self._unshown >= INTRA_AFTER
+        needs_intra = self._broken or self._unshown >= INTRA_AFTER
         if needs_intra:
-            self._unshown = 0
+            self._unshown, self._broken = 0, False
         return Taken(number, self.feedback(), any(complete), needs_intra, shown_with)
 
     def feedback(self) -> bytes:
@@ -129,12 +131,16 @@ class Receiver:
         self._mode = mode
 
     def _take_part(self, part: Part) -> bool:
-        """Whether a key has become complete. A damaged object is dropped; the sender hears that it is not held."""
+        """Whether a key has become complete. A key that cannot be decoded asks for a new start."""
         done = self._objects.accept(part)
         if done is None:
             return False
         if done.kind in (PartKind.KEY, PartKind.COARSE_KEY):
-            self._keys.accept(done.kind, done.number, done.data)
+            try:
+                self._keys.accept(done.kind, done.number, done.data)
+            except BitstreamError:
+                self._broken = True  # the picture of this message may still be fine
+                return False
             self._features.pop(done.number, None)
             return True
         if done.kind is PartKind.ROOM:

@@ -99,9 +99,20 @@ def fill_smoothly(picture: Picture, known: NDArray[np.bool_]) -> Picture:
     filled = colour / np.maximum(weight, 1e-6)[..., None]
     for colour, weight in reversed(levels[:-1]):
         height, width = weight.shape
-        coarse = filled.repeat(2, 0).repeat(2, 1)[:height, :width]
+        coarse = _softened(filled.repeat(2, 0).repeat(2, 1)[:height, :width])
         filled = np.where(weight[..., None] > 0, colour / np.maximum(weight, 1e-6)[..., None], coarse)
     return filled.round().astype(np.uint8)
+
+
+def _softened(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A 1-2-1 average both ways, so that no blocks are seen."""
+    for axis in (0, 1):
+        pad = [(1, 1) if a == axis else (0, 0) for a in range(array.ndim)]
+        padded = np.pad(array, pad, mode="edge")
+        length = array.shape[axis]
+        before, here, after = (np.take(padded, range(i, i + length), axis) for i in range(3))
+        array = (before + 2 * here + after) / 4
+    return array
 
 
 def _halved(array: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -62,7 +62,7 @@ class Sender:
     ) -> None:
         self.settings = settings
         self._eyes, self._encoder, self._tables = eyes, encoder, tables
-        self._spans = spans or Spans(enabled=False)
+        self._spans = Spans(enabled=False) if spans is None else spans
         self._budget = Budget(settings.kbps, settings.fps, shares)
         self._keys = KeySource(settings.format, self._budget.shares.crf)
         self._objects = ObjectSender()
