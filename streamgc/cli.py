@@ -108,7 +108,13 @@ def demo(
 
     impairment = Impairment(loss / 100, burst, delay, jitter, rate, reorder=reorder / 100, trace=trace, seed=seed)
     codec = _codec(size, fps, kbps, background, preserve, framing, model, backend, threads)
-    run_demo(DemoOptions(input, seconds, codec, duplex, impairment, out))
+    report = run_demo(DemoOptions(input, seconds, codec, duplex, impairment, out))
+    video, latency = report["video"], report["latency_ms"]["glass_to_glass"]
+    typer.echo(
+        f"\n{video['frames_shown']} of {video['frames_captured']} frames shown, {video['kbps_onwire']:.1f} kbit/s on the "
+        f"wire, {video['kbps_payload']:.1f} of it payload; glass to glass {latency['p50']:.0f} ms (median)\n"
+        f"look at {out / 'side_by_side.mp4'} and {out / 'contact_sheet.png'}; all figures: {out / 'report.json'}"
+    )
 
 
 @app.command()

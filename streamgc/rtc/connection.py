@@ -87,7 +87,7 @@ class Connection:
         self.failure: str | None = None
         self.heard = Heard()
         self.rate = RateControl(options.kbps, options.fps)
-        self.spans = spans or Spans()
+        self.spans = Spans() if spans is None else spans  # an empty recorder is falsy
         self.errors = 0  # packets that made aiortc or us raise
         self._parameters = Parameters(FORMAT_VERSION, options.model)
         self._on_state, self._on_plain, self._conventional = on_state, on_plain, conventional
