@@ -91,11 +91,12 @@ def label_effects(labels: Tensor, change: Tensor, ridge: float) -> Tensor:
     """
     size = PLANES * 9
     squares, products = torch.eye(size) * ridge, torch.zeros(size, 3)
-    for some, wanted in zip(labels.split(64), change.split(64), strict=True):
+    for some, wanted in zip(torch.split(labels, 64), torch.split(change, 64), strict=True):
         seen = F.unfold(label_planes(some), 3, padding=1).transpose(1, 2).reshape(-1, size)
         squares += seen.T @ seen
         products += seen.T @ wanted.permute(0, 2, 3, 1).reshape(-1, 3)
-    return torch.linalg.solve(squares, products).T.reshape(3, PLANES, 3, 3).contiguous()
+    effects: Tensor = torch.linalg.solve(squares, products)
+    return effects.T.reshape(3, PLANES, 3, 3).contiguous()
 
 
 def components(left: Tensor) -> Tensor:
