@@ -1,0 +1,72 @@
+// The last two minutes: kbps sent and received as lines, VP8's figure as a dashed one. The scale is logarithmic, because
+// ours and VP8's differ by a factor.
+
+const SECONDS = 120;
+const LINES = [1, 10, 100];
+
+export class Chart {
+  #points = [];
+
+  constructor(canvas) {
+    this.canvas = canvas;
+    new ResizeObserver(() => this.draw()).observe(canvas);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+  }
+
+  clear() {
+    this.#points = [];
+    this.draw();
+  }
+
+  add(figures) {
+    this.#points.push({ sent: figures.kbps_sent, received: figures.kbps_received, vp8: figures.vp8_kbps });
+    if (this.#points.length > SECONDS) this.#points.shift();
+    this.draw();
+  }
+
+  draw() {
+    const { canvas } = this;
+    const scale = devicePixelRatio || 1;
+    const [width, height] = [canvas.clientWidth, 110];
+    if (!width) return;
+    canvas.width = width * scale;
+    canvas.height = height * scale;
+    const pen = canvas.getContext("2d");
+    pen.scale(scale, scale);
+    const style = getComputedStyle(document.documentElement);
+    const colour = (name) => style.getPropertyValue(name).trim();
+    const top = Math.max(100, ...this.#points.flatMap((p) => [p.sent, p.received, p.vp8 ?? 0]));
+    const y = (kbps) => height - 5 - (height - 12) * (Math.log10(Math.max(kbps, 0.5) / 0.5) / Math.log10(top / 0.5));
+    const x = (place) => 30 + ((width - 34) * (place + SECONDS - this.#points.length)) / (SECONDS - 1);
+    pen.font = "11px system-ui, sans-serif";
+    pen.fillStyle = colour("--soft");
+    pen.strokeStyle = colour("--line");
+    pen.textAlign = "right";
+    pen.textBaseline = "middle";
+    for (const kbps of LINES) {
+      pen.fillText(kbps, 24, y(kbps));
+      pen.beginPath();
+      pen.moveTo(30, y(kbps));
+      pen.lineTo(width, y(kbps));
+      pen.stroke();
+    }
+    const line = (name, values, dash = []) => {
+      pen.strokeStyle = colour(name);
+      pen.lineWidth = 2;
+      pen.lineJoin = "round";
+      pen.setLineDash(dash);
+      pen.beginPath();
+      let drawing = false;
+      values.forEach((value, place) => {
+        if (value === null) return;
+        drawing ? pen.lineTo(x(place), y(value)) : pen.moveTo(x(place), y(value));
+        drawing = true;
+      });
+      pen.stroke();
+      pen.setLineDash([]);
+    };
+    line("--rival", this.#points.map((p) => p.vp8), [5, 4]);
+    line("--other", this.#points.map((p) => p.received));
+    line("--accent", this.#points.map((p) => p.sent));
+  }
+}

@@ -1,0 +1,243 @@
+// Wires the page together: agent, camera, buttons, keys.
+
+import { AgentLink } from "./agent.js";
+import { Chart } from "./chart.js";
+import { Leg, openCamera } from "./media.js";
+import { AGENT_GONE, REPLACED, cameraTrouble, describe } from "./states.js";
+
+const $ = (id) => document.getElementById(id);
+const link = new AgentLink();
+const leg = new Leg();
+const chart = new Chart($("chart"));
+const OWN_CAPTIONS = { kept: "What is kept of you", theirs: "What they see" };
+
+let situation = { phase: "idle", text: "", reason: "", room: "" };
+let settings = null;
+let about = null;
+let stream = null;
+let trouble = null; // [title, text] when there is no camera
+let toastTimer = 0;
+let legTries = 0;
+
+// ---- what is shown
+
+function render(state = describe(situation, trouble)) {
+  document.body.dataset.phase = situation.phase;
+  $("status").textContent = state.line;
+  $("cover").hidden = !state.cover;
+  if (state.cover) [$("cover-title").textContent, $("cover-text").textContent] = state.cover;
+  $("lobby").hidden = !state.lobby;
+  $("invite").hidden = !state.invite;
+  $("again").hidden = !state.again;
+  $("rejoin").hidden = !situation.room;
+  $("badge").hidden = !state.badge;
+  $("badge").textContent = state.badge;
+  $("hangup").disabled = !state.inCall;
+  $("retry-camera").hidden = !(trouble && situation.phase === "idle");
+  if (state.invite) {
+    $("link").value = situation.link;
+    $("command").textContent = situation.command;
+  }
+}
+
+function choose(group, matches) {
+  for (const button of $(group).querySelectorAll("[role=radio]")) {
+    const chosen = matches(button.dataset);
+    button.setAttribute("aria-checked", chosen);
+    button.tabIndex = chosen ? 0 : -1;
+  }
+}
+
+function renderSettings() {
+  const { background, preserve, camera, view, mark, kbps } = settings;
+  choose("backgrounds", (data) => data.mode === background);
+  choose("people", ({ policy }) => policy === preserve || (policy === "id" && !["all", "main"].includes(preserve)));
+  choose("views", (data) => data.view === view);
+  $("camera").setAttribute("aria-pressed", camera);
+  $("camera").textContent = camera ? "Camera on" : "Camera off";
+  document.body.classList.toggle("camera-off", !camera);
+  for (const track of stream?.getVideoTracks() ?? []) track.enabled = camera;
+  $("own-frame").hidden = view === "off";
+  $("own-caption").textContent = OWN_CAPTIONS[view] ?? "";
+  $("mark").checked = mark;
+  if (![...$("quality").options].some((option) => Number(option.value) === kbps))
+    $("quality").append(new Option(`${kbps} kbps`, kbps));
+  $("quality").value = String(kbps);
+  if (document.activeElement?.tabIndex === -1) document.activeElement.blur();
+}
+
+function renderFigures(figures) {
+  const { kbps_sent: ours, vp8_kbps: rival, codec } = figures;
+  $("kbps").textContent = ours < 10 ? ours.toFixed(1) : Math.round(ours);
+  const most = Math.max(ours, rival ?? 0, 1);
+  $("bar-ours").style.width = `${(100 * ours) / most}%`;
+  $("bar-vp8").style.width = `${(100 * (rival ?? 0)) / most}%`;
+  if (rival !== null) {
+    const times = rival / Math.max(ours, 0.1);
+    $("against").innerHTML = "VP8 needs at least <b></b> for the same pictures";
+    $("against").querySelector("b").textContent = `${Math.round(rival)} kbps`;
+    if (codec === "SGC" && times >= 1.15) $("against").append(`, ${times.toFixed(1)} times as much`);
+    $("against").append(".");
+    $("against").title =
+      "Measured here every 20 s: two seconds of your pictures, same size and rate, through WebRTC's VP8 at its coarsest quality (quantiser 56), packet headers counted";
+  }
+  $("fps").textContent = `${Math.round(figures.fps_shown)} / s`;
+  $("latency").textContent = figures.latency_ms === null ? "–" : `${Math.round(figures.latency_ms)} ms`;
+  $("loss").textContent = `${(100 * figures.loss).toFixed(1)} %`;
+  $("received").textContent = `${figures.kbps_received.toFixed(1)} kbps`;
+  $("note").hidden = !figures.note;
+  $("note").textContent = figures.note;
+  chart.add(figures);
+}
+
+function toast(text) {
+  $("toast").textContent = text;
+  $("toast").hidden = false;
+  clearTimeout(toastTimer);
+  toastTimer = setTimeout(() => ($("toast").hidden = true), 4000);
+}
+
+// ---- camera and leg
+
+async function askCamera() {
+  trouble = null;
+  if (about.source === "camera") {
+    try {
+      stream = await openCamera(about.fps);
+      stream.getVideoTracks()[0].onended = () => {
+        stream = null;
+        trouble = cameraTrouble({ name: "NotFoundError" });
+        toast("The camera has gone");
+        render();
+      };
+    } catch (error) {
+      stream = null;
+      trouble = cameraTrouble(error);
+    }
+  }
+  $("local").srcObject = stream;
+  $("local-frame").hidden = !stream;
+  if (settings) renderSettings();
+  render();
+  await openLeg();
+}
+
+async function openLeg() {
+  try {
+    await leg.open(stream, $("remote"), $("own"), retryLeg);
+    legTries = 0;
+  } catch (error) {
+    toast(`No pictures from the agent: ${error.message}`);
+    retryLeg();
+  }
+}
+
+function retryLeg() {
+  if (legTries++ < 5) setTimeout(openLeg, 1000 * legTries);
+}
+
+// ---- the agent speaks
+
+link.on("hello", (message) => {
+  const first = !about;
+  about = message;
+  $("engine").textContent = `${message.model} · ${message.engine} · ${message.width}×${message.height}`;
+  for (const button of document.querySelectorAll("#backgrounds button, #people button"))
+    button.disabled = !message.switchable;
+  if (first) askCamera();
+  else openLeg();
+});
+link.on("settings", (message) => {
+  settings = message;
+  renderSettings();
+});
+link.on("situation", (message) => {
+  if (message.phase === "starting") {
+    chart.clear();
+    $("note").hidden = true;
+  }
+  situation = message;
+  render();
+});
+link.on("figures", renderFigures);
+link.on("trouble", (message) => toast(message.text));
+link.on("down", () => {
+  situation = { ...situation, phase: "failed" };
+  render(AGENT_GONE);
+});
+link.on("replaced", () => {
+  leg.close();
+  render(REPLACED);
+});
+
+// ---- buttons and keys
+
+$("create").onclick = $("fresh").onclick = () => link.send("create");
+$("rejoin").onclick = () => link.send("join", { room: situation.room });
+$("join").onsubmit = (event) => {
+  event.preventDefault();
+  const room = $("room").value.trim();
+  if (room) link.send("join", { room });
+  else $("room").focus();
+};
+$("hangup").onclick = () => link.send("hangup");
+$("camera").onclick = () => link.send("camera", { on: !settings.camera });
+$("mark").onchange = () => link.send("mark", { on: $("mark").checked });
+$("quality").onchange = () => link.send("quality", { kbps: Number($("quality").value) });
+$("retry-camera").onclick = askCamera;
+$("copy").onclick = async () => {
+  try {
+    await navigator.clipboard.writeText($("link").value);
+  } catch {
+    $("link").select();
+    document.execCommand("copy");
+  }
+  toast("Link copied");
+};
+$("own-frame").onclick = (event) => {
+  const box = $("own").getBoundingClientRect();
+  const { videoWidth, videoHeight } = $("own");
+  if (!videoWidth || settings.view === "off") return;
+  // the picture covers its square: undo the cut
+  const scale = Math.max(box.width / videoWidth, box.height / videoHeight);
+  const x = 0.5 + (event.clientX - box.left - box.width / 2) / (scale * videoWidth);
+  const y = 0.5 + (event.clientY - box.top - box.height / 2) / (scale * videoHeight);
+  link.send("pick", { x: clamp(x), y: clamp(y) });
+};
+
+const clamp = (value) => Math.min(1, Math.max(0, value));
+
+for (const [group, act] of [
+  ["backgrounds", ({ mode }) => link.send("background", { mode })],
+  ["views", ({ view }) => link.send("view", { view })],
+  ["people", ({ policy }) => choosePeople(policy)],
+]) {
+  const buttons = [...$(group).querySelectorAll("button")];
+  buttons.forEach((button, place) => {
+    button.onclick = () => act(button.dataset);
+    button.onkeydown = (event) => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      const next = buttons[(place + step + buttons.length) % buttons.length];
+      next.tabIndex = 0;
+      next.focus();
+      act(next.dataset);
+    };
+  });
+}
+
+function choosePeople(policy) {
+  if (policy !== "id") return link.send("preserve", { policy });
+  if (settings.view === "off") link.send("view", { view: "kept" });
+  toast("Click the person in the small picture");
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || /INPUT|SELECT/.test(event.target.tagName)) return;
+  const press = { c: "camera", h: "hangup" }[event.key.toLowerCase()];
+  if (press && !$(press).disabled) $(press).click();
+});
+
+render();
+link.connect();
