@@ -1,0 +1,191 @@
+"""Rate and distortion of still codecs over folders of images (``streamgc evaluate rd``).
+
+Each image is coded by every codec at every quality; a row holds bits per pixel, PSNR, MS-SSIM, ST-LPIPS (AlexNet, and
+VGG where asked). Curves are means over the images at a setting. Where our score lies on a rival's curve, the row of our
+mean says how many times our bits the rival needs for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from streamgc.errors import InputError
+from streamgc.evaluation.clips import Frame
+from streamgc.evaluation.metrics import PerceptualDistance, ms_ssim, psnr
+from streamgc.evaluation.ratio import Point, frontier, rate_at
+from streamgc.evaluation.still_report import Row, plot_curves, write_csv, write_json
+from streamgc.evaluation.still_rivals import CodedStill, rival
+from streamgc.pipeline.stills import StillCodec, open_still_codec, read_picture
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+MS_SSIM_LEAST = 176
+"""Five scales of an 11-pixel window need this many pixels a side."""
+SCORES = {"alex": "ST-LPIPS (AlexNet)", "psnr": "PSNR, dB", "ms_ssim": "MS-SSIM"}
+
+
+def images_in(folders: Sequence[Path], limit: int | None = None) -> list[Path]:
+    """Image files of folders (or files), sorted; ``limit`` takes so many of them, evenly spread. Raises InputError."""
+    found: list[Path] = []
+    for folder in folders:
+        if folder.is_file():
+            found.append(folder)
+            continue
+        inside = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        if not inside:
+            raise InputError(f"{folder} holds no images ({', '.join(SUFFIXES)})")
+        found += inside
+    if limit is not None and limit < len(found):
+        found = [found[index] for index in np.linspace(0, len(found) - 1, limit).round().astype(int)]
+    return found
+
+
+class Scores:
+    """The instruments, loaded once."""
+
+    def __init__(self, *, vgg: bool = False) -> None:
+        self._alex = PerceptualDistance("alex", memory=1)
+        self._vgg = PerceptualDistance("vgg", memory=1) if vgg else None
+
+    def row(self, original: Frame, coded: CodedStill) -> Row:
+        """Scores and rate of one coding of a picture."""
+        shown = coded.picture
+        row: Row = {
+            "bpp": 8 * coded.size / (original.shape[0] * original.shape[1]),
+            "psnr": psnr(original, shown),
+            "alex": float(self._alex.map(original, shown).mean()),
+        }
+        if min(original.shape[:2]) >= MS_SSIM_LEAST:
+            row["ms_ssim"] = ms_ssim(original, shown)
+        if self._vgg is not None:
+            row["vgg"] = float(self._vgg.map(original, shown).mean())
+        return row
+
+
+def our_rows(codec: StillCodec, original: Frame, scores: Scores) -> list[Row]:
+    """One row for each channel count; files whole, header and checksum too, with what the symbols alone say."""
+    rows = []
+    for channels in codec.model.channels:
+        made = codec.compress(original, channels=channels)
+        row = scores.row(original, CodedStill(len(made.data), codec.decompress(made.data)))
+        row |= {
+            "quality": channels,
+            "bound_bpp": made.bound_bpp,
+            "static_bpp": made.static_bits / made.pixels,
+            "context_bpp": made.context_bits / made.pixels,
+        }
+        rows.append(row)
+    return rows
+
+
+def rival_rows(name: str, original: Frame, scores: Scores) -> list[Row]:
+    """One row for each quality of a conventional codec."""
+    codec = rival(name)
+    return [scores.row(original, codec.encode(original, value)) | {"quality": value} for value in codec.qualities]
+
+
+def means(rows: Sequence[Row]) -> list[Row]:
+    """Per codec and quality the means over the images, in order of rate."""
+    result: list[Row] = []
+    for codec in dict.fromkeys(row["codec"] for row in rows):
+        own = [row for row in rows if row["codec"] == codec]
+        groups = [[row for row in own if row["quality"] == value] for value in dict.fromkeys(r["quality"] for r in own)]
+        made: list[Row] = []
+        for group in groups:
+            names = [name for name in group[0] if isinstance(group[0][name], float) and name != "quality"]
+            values = {name: float(np.mean([row[name] for row in group if name in row])) for name in names}
+            made.append({"codec": codec, "quality": group[0]["quality"], "images": len(group), **values})
+        result += sorted(made, key=lambda row: float(row["bpp"]))
+    return result
+
+
+def bits_needed(curves: Sequence[Row], ours: Sequence[str]) -> list[Row]:
+    """For each mean of ours and each rival: times our bits that it needs for our ST-LPIPS, where its curve has that."""
+    result = []
+    rivals = [name for name in dict.fromkeys(row["codec"] for row in curves) if name not in ours]
+    for row in curves:
+        if row["codec"] not in ours:
+            continue
+        for name in rivals:
+            curve = frontier(Point(other["bpp"], other["alex"]) for other in curves if other["codec"] == name)
+            both = bool(curve) and curve[-1].alex <= row["alex"] <= curve[0].alex
+            needed = rate_at(curve, row["alex"]) / row["bpp"] if both else None
+            result.append({"codec": row["codec"], "quality": row["quality"], "rival": name, "times_our_bits": needed})
+    return result
+
+
+def savings(curves: Sequence[Row]) -> list[Row]:
+    """For our own means: static frequencies under the bound of eq. 3, and context tables under static frequencies."""
+    return [
+        {
+            "codec": row["codec"],
+            "channels": row["quality"],
+            "bound_bpp": row["bound_bpp"],
+            "static_under_bound": 1 - row["static_bpp"] / row["bound_bpp"],
+            "contexts_under_static": 1 - row["context_bpp"] / row["static_bpp"],
+        }
+        for row in curves
+        if "bound_bpp" in row
+    ]
+
+
+def evaluate_rd(
+    images: Sequence[Path],
+    *,
+    models: Sequence[str | Path] = ("still",),
+    rivals: Sequence[str] = ("hevc", "webp", "jpeg2000", "avif"),
+    out: Path | None = None,
+    json_file: Path | None = None,
+    vgg: bool = False,
+    limit: int | None = None,
+    backend: str = "auto",
+    note: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Code every image with every codec; rows, means, bits needed and savings.
+
+    Writes ``rd.csv``, ``rd.png`` and ``pictures/`` (the first image by each of ours) under ``out``, JSON to
+    ``json_file``. Raises InputError, ModelError, BackendMissing.
+    """
+    files = images_in(images, limit)
+    codecs = {Path(model).name: open_still_codec(model, backend=backend) for model in models}
+    scores = Scores(vgg=vgg)
+    rows: list[Row] = []
+    try:
+        for number, file in enumerate(files, 1):
+            original = read_picture(file)
+            found = {name: our_rows(codec, original, scores) for name, codec in codecs.items()}
+            found |= {name: rival_rows(name, original, scores) for name in rivals}
+            rows += [{"image": file.name, "codec": name, **row} for name, part in found.items() for row in part]
+            note(f"{number}/{len(files)} {file.name}")
+            if out is not None and number == 1:
+                _write_pictures(out / "pictures", original, codecs)
+    finally:
+        for codec in codecs.values():
+            codec.close()
+    curves = means(rows)
+    result = {
+        "images": len(files),
+        "means": curves,
+        "bits_needed": bits_needed(curves, list(codecs)),
+        "savings": savings(curves),
+        "rows": rows,
+    }
+    if out is not None:
+        write_csv(out / "rd.csv", rows)
+        plot_curves(out / "rd.png", curves, "bpp", SCORES)
+    if json_file is not None:
+        write_json(json_file, result)
+    return result
+
+
+def _write_pictures(folder: Path, original: Frame, codecs: dict[str, StillCodec]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(original).save(folder / "original.png")
+    for name, codec in codecs.items():
+        for channels in codec.model.channels:
+            shown = codec.decompress(codec.compress(original, channels=channels).data)
+            Image.fromarray(shown).save(folder / f"{name}-{channels}.png")

@@ -1,0 +1,176 @@
+"""From a checkpoint to a model folder: ONNX networks, tables fitted on training pictures, card, licence, hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from streamgc.codec.still_planes import Symbols
+from streamgc.errors import TrainingError
+from streamgc.networks.still_build import build_still
+from streamgc.networks.still_export import ShippedStillEncoder, ShippedStillGenerator, to_label_planes, to_signed
+from streamgc.networks.still_spec import StillNetworks, StillSpec, parameter_count
+from streamgc.runtime.onnx_passes import load_model, save_model, store_half_weights
+from streamgc.runtime.store import Model, write_model_json
+from streamgc.training.export import Axes, export_onnx
+from streamgc.training.still_data import StillSource
+from streamgc.training.still_model import read_checkpoint
+from streamgc.training.still_settings import StillTraining, settings_of
+from streamgc.training.still_tables import fit_still_tables
+
+TABLE_PICTURES = 400
+
+
+def load_trained(checkpoint: Path) -> tuple[StillNetworks, StillTraining, int]:
+    """Networks – the averaged weights where there are any –, settings and steps. Raises TrainingError."""
+    state = read_checkpoint(checkpoint)
+    settings = settings_of(state["settings"])
+    networks = build_still(settings.spec)
+    networks.load_state_dict(state["averaged"] or state["networks"])
+    return networks.eval(), settings, int(state["step"])
+
+
+def inputs_of(spec: StillSpec) -> dict[str, tuple[list[str], list[torch.Tensor]]]:
+    """Names and examples of the inputs of the networks there are: encoder, generator."""
+    rows, columns = 6, 8
+    code = (rows * 16 // spec.cell, columns * 16 // spec.cell)
+    picture = torch.zeros(1, rows * 16, columns * 16, 3, dtype=torch.uint8)
+    labels = torch.zeros(1, rows * 16, columns * 16, dtype=torch.uint8)
+    names: dict[str, tuple[list[str], list[torch.Tensor]]] = {}
+    if spec.task != "labels":
+        names["encoder"] = (["picture"], [picture])
+    generator: tuple[list[str], list[torch.Tensor]] = ([], [])
+    if spec.task != "labels":
+        generator[0].extend(["symbols", "present"])
+        generator[1].extend([torch.zeros(1, spec.channels, *code), torch.ones(1, spec.channels, 1, 1)])
+    if spec.task == "sc":
+        names["encoder"][0].append("labels")
+        names["encoder"][1].append(labels)
+        generator[0].append("keep")
+        generator[1].append(torch.ones(1, 1, *code))
+    if spec.task != "gc":
+        generator[0].append("labels")
+        generator[1].append(labels)
+    return {**names, "generator": generator}
+
+
+def _free(name: str, spec: StillSpec) -> Axes:
+    if name == "present":
+        return {}
+    factor = {"picture": "16*", "labels": "16*"}.get(name, "2*" if spec.cell == 8 else "")
+    first = 2 if name in ("symbols", "keep") else 1
+    return {first: f"{factor}rows", first + 1: f"{factor}columns"}
+
+
+def export_still(networks: StillNetworks, folder: Path) -> dict[str, str]:
+    """Write the ONNX networks with weights stored in fp16; their roles and file names. Raises TrainingError."""
+    spec = networks.spec
+    files: dict[str, str] = {}
+    for role, (names, examples) in inputs_of(spec).items():
+        module = ShippedStillEncoder(networks) if role == "encoder" else ShippedStillGenerator(networks)
+        raw = folder / f"{role}.raw.onnx"
+        axes = {name: _free(name, spec) for name in names if name != "present"}
+        output = "latent" if role == "encoder" else "picture"
+        export_onnx(module, examples, raw, names, [output], axes)
+        save_model(store_half_weights(load_model(raw)), folder / f"{role}.onnx")
+        raw.unlink()
+        files[role] = f"{role}.onnx"
+    return files
+
+
+def codes_of(networks: StillNetworks, source: StillSource, count: int = TABLE_PICTURES) -> list[Symbols]:
+    """The codes (C, h, w) of ``count`` pictures spread over a source, whole, cropped to multiples of 16."""
+    codes = []
+    for index in np.linspace(0, len(source) - 1, min(count, len(source))).astype(int):
+        item = source[int(index)]
+        height, width = (side // 16 * 16 for side in item.picture.shape[:2])
+        if min(height, width) < 32:
+            continue
+        picture = torch.from_numpy(np.array(item.picture[:height, :width]))[None]
+        planes = None
+        if networks.spec.task == "sc":
+            if item.labels is None:
+                raise TrainingError("tables of an SC model need pictures with label maps")
+            planes = to_label_planes(
+                torch.from_numpy(np.array(item.labels[:height, :width]))[None], networks.spec.classes
+            )
+        with torch.no_grad():
+            latent = networks.encode(to_signed(picture), planes)
+        codes.append(latent[0].round().clamp(-2, 2).numpy().astype(np.int8))
+    return codes
+
+
+def ship_still(
+    checkpoint: Path, source: StillSource, folder: Path, *, name: str = "still", data: str = "", licence: str = ""
+) -> Model:
+    """Make a model folder of a checkpoint. ``data``: what it was trained on; ``licence``: the licence file's text.
+
+    Raises TrainingError when the checkpoint cannot be read or exported, ModelError when the folder is not whole.
+    """
+    networks, settings, steps = load_trained(checkpoint)
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = None
+    if settings.task != "labels":
+        (folder / "tables.bin").write_bytes(fit_still_tables(codes_of(networks, source)).to_bytes())
+        tables = "tables.bin"
+    files = export_still(networks, folder)
+    half = {key: value.half() if value.is_floating_point() else value for key, value in networks.state_dict().items()}
+    save_file(half, folder / f"{name}.safetensors")
+    (folder / "LICENSE").write_text(licence)
+    (folder / "README.md").write_text(card(networks, settings, steps, name, data))
+    return write_model_json(
+        folder,
+        name=name,
+        family="still",
+        version="1",
+        networks=files,
+        tables=tables,
+        channels=settings.nested or (settings.channels,),
+        licence="LICENSE",
+        card="README.md",
+        extra={"still": description(settings)},
+    )
+
+
+def description(settings: StillTraining) -> dict[str, Any]:
+    """What a codec must know of the networks."""
+    spec = settings.spec
+    return {
+        "task": spec.task,
+        "mode": settings.mode,
+        "networks": spec.family,
+        "channels": spec.channels,
+        "classes": spec.classes,
+        "cell": spec.cell,
+    }
+
+
+def card(networks: StillNetworks, settings: StillTraining, steps: int, name: str, data: str) -> str:
+    """The model card."""
+    millions = parameter_count(networks) / 1e6
+    perceptual = "none"
+    if settings.mode not in ("mse", "aedc") and settings.perceptual > 0:
+        trunk = "VGG16 of stlpips-pytorch"
+        perceptual = f"{settings.perceptual:g} × {settings.perceptual_form}, {trunk}"
+    counts = ", ".join(map(str, settings.nested or (settings.channels,)))
+    size = f"{settings.crop[0]}×{settings.crop[1]}"
+    lines: Sequence[str] = (
+        f"# {name}: still images, mode {settings.mode}, {settings.family} family",
+        "",
+        "Encoder and generator for `streamgc compress` and `streamgc decompress`.",
+        "",
+        f"- {millions:.1f} M parameters; channels {counts}; cells of {settings.spec.cell} pixels; five levels.",
+        f"- Trained {steps} steps of {settings.batch} crops of {size}, seed {settings.seed}.",
+        f"- Losses: MSE × {settings.mse:g}, GAN × {settings.gan:g} from {settings.gan_from:.0%} of the steps, "
+        f"feature matching × {settings.feature_matching:g}, perceptual {perceptual}, entropy × {settings.beta:g}.",
+        f"- Data: {data or 'not stated'}",
+        "- No training looked at the AlexNet trunk of ST-LPIPS, which evaluations use.",
+        "- What is synthesised is plausible, not true: do not use it where details matter as evidence.",
+        "",
+    )
+    return "\n".join(lines)
