@@ -1,0 +1,91 @@
+"""`streamgc evaluate scene` and `streamgc evaluate segmenter`, and `streamgc train segmenter`: what the command line
+mounts."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streamgc.evaluation.scene import Reference, evaluate_scene, format_table, write_json
+from streamgc.runtime.store import ModelStore
+from streamgc.scene.framing import FramingSettings
+from streamgc.scene.observer import SceneSettings
+from streamgc.scene.policy import parse_policy
+from streamgc.scene.segmenter import Segmenter
+
+app = typer.Typer(no_args_is_help=True, help="Who is in the frame: measured, and trained.")
+
+Model = Annotated[str, typer.Option(help="A model by name, or its folder.")]
+Precision = Annotated[str, typer.Option(help="fp32, bf16 or int8.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the figures here too.")]
+
+
+def open_segmenter(model: str, precision: str, size: tuple[int, int] | None = None) -> Segmenter:
+    """The segmenter of a model on one thread of the default backend; raises ModelError and EngineError."""
+    engine = ModelStore().open(model).load("segmenter", precision=precision, threads=1, size=size)  # type: ignore[arg-type]
+    return Segmenter(engine, size)
+
+
+@app.command("scene")
+def scene_command(
+    clips: Annotated[list[Path], typer.Argument(help="Video files.")],
+    model: Model = "segmenter",
+    precision: Precision = "fp32",
+    reference: Annotated[Path | None, typer.Option(help="selfie_segmentation.tflite, to compare with.")] = None,
+    preserve: Annotated[str, typer.Option(help="all, main, id:N or class names.")] = "all",
+    framing: Annotated[bool, typer.Option(help="Follow people with a crop.")] = False,
+    frames: int = 150,
+    json_path: Json = None,
+    overlay: Annotated[Path | None, typer.Option(help="Write an overlay video here.")] = None,
+) -> None:
+    """Flicker, lag, loss, leak, bytes and milliseconds on clips."""
+    teacher: Reference | None = None
+    if reference is not None:
+        from streamgc.evaluation.person import PersonMask
+
+        teacher = PersonMask(reference)
+    settings = SceneSettings(policy=parse_policy(preserve), framing=FramingSettings(enabled=framing))
+    segment = open_segmenter(model, precision, settings.size)
+    rows = evaluate_scene(clips, segment, settings, teacher, json_path, overlay, frames=frames)
+    typer.echo(format_table(rows))
+
+
+@app.command("segmenter")
+def truth_command(
+    data: Annotated[Path, typer.Option(help="Folder with val/stills and val/masks.")],
+    model: Model = "segmenter",
+    precision: Precision = "fp32",
+    composites: int = 80,
+    json_path: Json = None,
+) -> None:
+    """Person IoU on stills with masks, and people found in composites of one, two and three."""
+    from streamgc.evaluation.scene_truth import ValidationItems, evaluate_composites, evaluate_stills
+
+    segment = open_segmenter(model, precision)
+    stills = [evaluate_stills(segment, data, name) for name in ("ccp", "human_seg_vikram")]
+    items = ValidationItems(data)
+    mixed = [evaluate_composites(segment, items, people, composites) for people in (1, 2, 3)]
+    for result in (*stills, *mixed):
+        typer.echo(result)
+    if json_path is not None:
+        write_json(json_path, {"stills": [asdict(s) for s in stills], "composites": [asdict(m) for m in mixed]})
+
+
+def train_command(
+    data: Annotated[Path, typer.Option(help="Folder with train/ and val/.")],
+    teachers: Annotated[Path, typer.Option(help="Folder with the teachers' networks.")],
+    run: Annotated[Path, typer.Option(help="Folder for cache and checkpoints; a training in it goes on.")],
+    minutes: float = 35.0,
+    ship: Annotated[Path | None, typer.Option(help="Write the finished model's folder here.")] = None,
+) -> None:
+    """Train the segmenter by the clock and, if asked, export it."""
+    from streamgc.training.segmenter import SegmenterSettings, person_iou, train_segmenter
+    from streamgc.training.segmenter_ship import load_checkpoint, ship_segmenter
+
+    checkpoint = train_segmenter(SegmenterSettings(data, teachers, run, minutes=minutes))
+    network, _ = load_checkpoint(checkpoint)
+    score = person_iou(network, data, "ccp")
+    typer.echo(f"person IoU on CCP validation: {score:.3f}")
+    if ship is not None:
+        ship_segmenter(checkpoint, run / "cache", ship, {"person IoU, CCP validation": round(score, 3)})
