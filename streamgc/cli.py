@@ -111,8 +111,8 @@ def demo(
     report = run_demo(DemoOptions(input, seconds, codec, duplex, impairment, out))
     video, latency = report["video"], report["latency_ms"]["glass_to_glass"]
     typer.echo(
-        f"\n{video['frames_shown']} of {video['frames_captured']} frames shown, {video['kbps_onwire']:.1f} kbit/s on the "
-        f"wire, {video['kbps_payload']:.1f} of it payload; glass to glass {latency['p50']:.0f} ms (median)\n"
+        f"\n{video['frames_shown']} of {video['frames_captured']} frames shown, {video['kbps_onwire']:.1f} kbit/s "
+        f"on the wire, {video['kbps_payload']:.1f} of it payload; glass to glass {latency['p50']:.0f} ms (median)\n"
         f"look at {out / 'side_by_side.mp4'} and {out / 'contact_sheet.png'}; all figures: {out / 'report.json'}"
     )
 
@@ -126,7 +126,10 @@ def call(
     input: Annotated[str, typer.Option(help="A video file in place of the camera.")] = "",
     list_devices: Annotated[bool, typer.Option("--list-devices", help="List the cameras and exit.")] = False,
     receive_only: Annotated[bool, typer.Option("--receive-only", help="Send nothing.")] = False,
-    headless: Annotated[bool, typer.Option("--headless", help="Show nothing but the table.")] = True,
+    headless: Annotated[
+        bool, typer.Option("--headless", help="No page: a table here, the video into --record.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="Port of the page on loopback; 0 = any free one.")] = 0,
     record: Annotated[str, typer.Option(help="Record what is received into this video file.")] = "",
     statistics: Annotated[str, typer.Option(help="Append a JSON line of statistics every second to this file.")] = "",
     metrics_port: Annotated[int, typer.Option(help="Prometheus endpoint on loopback; 0 = none.")] = 0,
@@ -154,26 +157,30 @@ def call(
             typer.echo(device)
         return
     codec = _codec(size, fps, kbps, background, preserve, framing, model, backend, threads)
-    run_call(
-        CallOptions(
-            room,
-            server,
-            ticket,
-            camera,
-            input,
-            receive_only,
-            record,
-            statistics,
-            metrics_port,
-            seconds,
-            codec,
-            None,
-            tuple(stun or ()),
-            tuple(turn or ()),
-            turn_user,
-            turn_password,
-        )
+    options = CallOptions(
+        room,
+        server,
+        ticket,
+        camera,
+        input,
+        receive_only,
+        record,
+        statistics,
+        metrics_port,
+        seconds,
+        codec,
+        None,
+        tuple(stun or ()),
+        tuple(turn or ()),
+        turn_user,
+        turn_password,
     )
+    if headless:
+        run_call(options)
+        return
+    from streamgc.call.agent import run_page
+
+    run_page(options, port, typer.echo)
 
 
 @app.command()
@@ -260,8 +267,8 @@ def main() -> None:
     """Entry point: deliberate errors end in one line and exit code 2."""
     from streamgc.cli_groups import mount
 
-    mount(app)
     try:
+        mount(app, sys.argv[1:])
         app()
     except StreamGCError as error:
         sys.stderr.write(f"streamgc: {' '.join(str(error).split())}\n")

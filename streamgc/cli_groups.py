@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -29,24 +31,41 @@ def one_of(value: str, literal: Any, option: str) -> Any:
     return value
 
 
-def mount(app: typer.Typer) -> None:
-    """Add the groups to the command line."""
-    app.add_typer(train, name="train")
-    app.add_typer(evaluate, name="evaluate")
-    app.add_typer(engines, name="engines")
+STILL_COMMANDS = {"train": "streamgc.training.still_commands", "evaluate": "streamgc.evaluation.still_commands"}
+"""Groups that more commands join, from modules that import torch."""
+
+
+def mount(app: typer.Typer, words: Sequence[str]) -> None:
+    """Add the groups to the command line; ``words`` are the user's: modules that are not asked for are not imported.
+
+    Raises InputError when a group is asked for whose packages are not installed.
+    """
+    from streamgc.pipeline import still_commands
+
+    app.command()(still_commands.compress)
+    app.command()(still_commands.decompress)
+    groups = {"train": train, "evaluate": evaluate, "engines": engines}
+    for name, group in groups.items():
+        if name in STILL_COMMANDS and words[:1] == [name]:
+            try:
+                module = import_module(STILL_COMMANDS[name])
+            except ImportError as error:
+                raise InputError(f"'{name}' needs more packages ({error}): pip install 'streamgc[train]'") from None
+            group.registered_commands += module.app.registered_commands
+        app.add_typer(group, name=name)
 
 
 @train.command("cache")
 def train_cache(
     data: Data,
-    selfie: Annotated[Path, typer.Option(help="selfie_segmentation.tflite, the teacher for masks.")],
+    teachers: Teachers,
     run: Run = Path("runs/cache"),
 ) -> None:
     """Build the cache that 'train call' reads: frames, masks and coded keys."""
     from streamgc.training.call_cache import build_cache
-    from streamgc.training.teachers import SelfieTeacher
+    from streamgc.training.teachers import Teachers as Networks
 
-    build_cache(data, run, SelfieTeacher(selfie).mask)
+    build_cache(data, run, Networks(teachers).whole_person)
 
 
 @train.command("call")

@@ -29,6 +29,8 @@ PLANES = 3
 WIDTH_4, WIDTH_8, WIDTH_16 = 32, 64, 160
 FLOW_LIMIT = 48.0
 """Largest coarse motion between key and picture, in picture pixels."""
+REST = 0.15
+"""Flow below this, in picture pixels, is rest: what stands still is copied from the key, not resampled into blur."""
 
 
 class Features(NamedTuple):
@@ -154,13 +156,14 @@ class Generator(nn.Module):
         flow4 = F.interpolate(flow, scale_factor=2.0, mode="bilinear", align_corners=False)
         x = x + self.join4(torch.cat([x, warp(features.f4, flow4, 4)], 1))
         out = self.out(self.body4(x))
-        warped = warp(key, F.interpolate(flow, scale_factor=8.0, mode="bilinear", align_corners=False), 1)
+        full = F.interpolate(flow, scale_factor=8.0, mode="bilinear", align_corners=False)
+        warped = warp(key, F.softshrink(full, REST), 1, "bicubic")
         gate = torch.sigmoid(out[:, 4:5] + 2.0)
         picture = gate * warped + (1 - gate) * 0.5 + out[:, :3]
         return Generated(picture, out[:, 3:4], warped, flow)
 
 
-def warp(source: Tensor, flow: Tensor, stride: int) -> Tensor:
+def warp(source: Tensor, flow: Tensor, stride: int, mode: str = "bilinear") -> Tensor:
     """Sample ``source`` (B, C, a, b) at each place plus ``flow`` (B, 2, a, b); beyond the edge, the edge is repeated.
 
     ``flow`` is in pixels of the full picture (x, y); ``stride`` is the picture pixels per pixel of ``source``.
@@ -171,7 +174,7 @@ def warp(source: Tensor, flow: Tensor, stride: int) -> Tensor:
     x = columns.view(1, 1, width) + flow[:, 0].float() / stride
     y = rows.view(1, height, 1) + flow[:, 1].float() / stride
     grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
-    sampled = F.grid_sample(source.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    sampled = F.grid_sample(source.float(), grid, mode=mode, padding_mode="border", align_corners=False)
     return sampled.to(source.dtype)
 
 

@@ -11,12 +11,11 @@ from streamgc.codec.labels import decode_labels
 from streamgc.codec.message import Background
 from streamgc.codec.still import decode_still, resize
 from streamgc.pipeline.settings import PictureFormat
+from streamgc.scene.labels import Label
 
 Picture = NDArray[np.uint8]
 RoomNetwork = Callable[[NDArray[np.uint8], int], Picture]
 """Labels (h, w) and a style seed to a room (H, W, 3)."""
-WALL = 1
-"""Label of an unfurnished room (``scene.labels``: wall)."""
 
 
 class BackgroundKeeper:
@@ -59,7 +58,7 @@ class BackgroundKeeper:
                 self._synthesised = self._network(self._labels, self._seed)
             return self._synthesised
         if self._imagined is None:
-            self._imagined = self._network(np.full(self._format.grid, WALL, np.uint8), self._seed)
+            self._imagined = self._network(np.full(self._format.grid, int(Label.ROOM), np.uint8), self._seed)
         return self._imagined
 
     def _replacement(self) -> Picture:

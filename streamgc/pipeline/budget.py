@@ -11,10 +11,10 @@ STRENGTH_MIN, STRENGTH_MAX = 0.02, 3.0
 """Range of λ in the quantiser (squared latent error per bit)."""
 SLICE_BYTES = 160
 """A key travels in slices of at least so many bytes."""
-START_FACTOR = 12
-"""While the receiver has no key of the chain, keys may cost so many times the rate, within the limits below."""
-START_BYTES = (380, 700)
-"""Least and most bytes of a key in one message of the start."""
+START_BYTES = 640
+"""Bytes of the first key in one message: it is there within half a second. What that costs is paid back slowly."""
+SCARCE_FACTOR = 2
+"""Where the network gives less than was asked for, a message of the start is at most so many times a frame's share."""
 SAVED_SECONDS = 4.0
 """So much of the rate may be saved up for a key, or spent ahead of time."""
 PAY_BACK_SECONDS = 60.0
@@ -33,10 +33,10 @@ class Shares:
 
 
 SHARES = (
-    (4.0, Shares(2, 0.20, 42)),
-    (6.0, Shares(4, 0.25, 42)),
-    (8.5, Shares(4, 0.40, 41)),
-    (math.inf, Shares(8, 0.40, 40)),
+    (4.0, Shares(2, 0.30, 42)),
+    (6.0, Shares(4, 0.50, 42)),
+    (8.5, Shares(4, 0.55, 41)),
+    (math.inf, Shares(8, 0.50, 40)),
 )
 """Upper limits in kbit/s and what holds below them."""
 
@@ -52,6 +52,7 @@ class Budget:
     def __init__(self, kbps: float, fps: float, shares: Shares | None = None) -> None:
         self.fps = fps
         self._fixed = shares
+        self._asked = max(1.0, kbps)
         self.strength = 0.3
         self._spare = 0.0
         self._owed = 0.0
@@ -79,8 +80,9 @@ class Budget:
 
     def start_bytes(self) -> int:
         """Bytes of long objects in one frame while the receiver has no key."""
-        least, most = START_BYTES
-        return int(min(most, max(least, START_FACTOR * self.kbps * 125 / self.fps)))
+        if self.kbps < self._asked:
+            return int(max(SLICE_BYTES, min(START_BYTES, SCARCE_FACTOR * self.kbps * 125 / self.fps)))
+        return START_BYTES
 
     @property
     def slice_bytes(self) -> int:
@@ -99,5 +101,5 @@ class Budget:
         """Steer λ by what a frame's code cost, in bytes."""
         error = max(-1.0, min(1.5, (code - self.code_bytes) / self.code_bytes))
         debt = max(-0.5, min(1.0, -self._spare / (self.kbps * 125)))
-        self.strength *= math.exp(0.12 * error + 0.05 * debt)
+        self.strength *= math.exp(0.2 * error + 0.1 * debt)
         self.strength = max(STRENGTH_MIN, min(STRENGTH_MAX, self.strength))

@@ -60,6 +60,11 @@ class KeySource:
         """Whether the receiver is known to hold a key of the chain: the start is over."""
         return self.started and self.confirmed is not None and self.confirmed is not self.coarse
 
+    @property
+    def newest(self) -> Key:
+        """The key made last."""
+        return self._keys[(self._next - 1) % KEY_NUMBERS]
+
     def make_coarse(self, picture: Picture) -> tuple[int, bytes]:
         """A coarse key of the blanked picture: its number and bytes."""
         for quality in COARSE_QUALITIES:

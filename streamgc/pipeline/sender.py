@@ -27,8 +27,9 @@ from streamgc.pipeline.settings import BLANK, SenderSettings
 from streamgc.profiling.spans import Spans
 
 Picture = NDArray[np.uint8]
-NEW_KEY_ERROR = 6.0
-"""Mean absolute error of the key against the kept picture, in grey levels, above which a new key is worth its bytes."""
+NEW_KEY_RATIO, NEW_KEY_OFFSET = 1.25, 0.3
+"""A new key is worth its bytes when the key's mean error against the kept picture has grown by this factor and so many
+grey levels since the key was made: the error of its coding is no reason for another."""
 KEY_COST = 700.0
 """Bytes expected of a key before one has been coded."""
 LABELS_CHANGED = 0.08
@@ -75,6 +76,7 @@ class Sender:
         self._crop_age = 0
         self._number = -1
         self._key_cost = KEY_COST
+        self._key_errors: dict[int, float] = {}
         self._lock = threading.Lock()
         self._restart = False
         self._background = settings.background
@@ -163,15 +165,21 @@ class Sender:
         assert key is not None
         under_way = self._objects.pending(PartKind.KEY) or self._objects.pending(PartKind.COARSE_KEY)
         if not self._keys.started:
-            self._add_key(kept, self._budget.start_bytes())
-        elif not under_way and self._budget.spare >= 0.8 * self._key_cost and _differs(view, kept, key):
-            self._add_key(kept, self._budget.slice_bytes)
+            self._add_key(view, kept, self._budget.start_bytes())
+        elif not under_way and self._budget.spare >= 0.8 * self._key_cost and self._aged(view, kept, key):
+            self._add_key(view, kept, self._budget.slice_bytes)
         return key
 
-    def _add_key(self, kept: Picture, slice_bytes: int) -> None:
+    def _aged(self, view: View, kept: Picture, key: Key) -> bool:
+        """Whether the picture has moved away from the key."""
+        made_with = self._key_errors.get(key.number, 0.0)
+        return _error(view, kept, key) > NEW_KEY_RATIO * made_with + NEW_KEY_OFFSET
+
+    def _add_key(self, view: View, kept: Picture, slice_bytes: int) -> None:
         first = not self._keys.started
         number, data = self._keys.make(kept)
         self._objects.add(PartKind.KEY, number, data, slice_bytes)
+        self._key_errors[number] = _error(view, kept, self._keys.newest)
         if not first:
             self._key_cost = 0.7 * self._key_cost + 0.3 * len(data)
 
@@ -230,10 +238,9 @@ class Sender:
         return message
 
 
-def _differs(view: View, kept: Picture, key: Key) -> bool:
-    """Whether the key has become unlike the kept picture; judged on every second pixel each way."""
+def _error(view: View, kept: Picture, key: Key) -> float:
+    """Mean absolute difference of a key and the kept picture in grey levels, on every second pixel each way."""
     inside = view.matte[::2, ::2] > 0
     if not inside.any():
-        return False
-    error = np.abs(kept[::2, ::2].astype(np.int16) - key.picture[::2, ::2])[inside]
-    return float(error.mean()) > NEW_KEY_ERROR
+        return 0.0
+    return float(np.abs(kept[::2, ::2].astype(np.int16) - key.picture[::2, ::2])[inside].mean())

@@ -147,6 +147,12 @@ class Teachers:
         plane[top:bottom, left:right] = _resize_plane(answer, right - left, bottom - top)
         return np.asarray(plane * gate_y[:, None] * gate_x[None], np.float32)
 
+    def whole_person(self, picture: Picture) -> npt.NDArray[np.uint8]:
+        """Person probability u8 (H, W) of one portrait: the selfie network on the whole picture."""
+        height, width = picture.shape[:2]
+        probability = self.selfie(picture, np.array([0, 0, width, height], np.float32))
+        return np.asarray((probability * 255).clip(0, 255), np.uint8)
+
     def scene(self, picture: Picture, detections: Detections) -> npt.NDArray[np.uint8]:
         """`Label` ids u8 (H, W): DeepLab's Pascal classes, beds and screens sharpened by YOLOX boxes."""
         height, width = picture.shape[:2]
