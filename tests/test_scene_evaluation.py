@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from streamgc.evaluation.clips import write_video
-from streamgc.evaluation.scene import evaluate_frames, evaluate_scene, format_table, iou, lag_of, mean_row
+from streamgc.evaluation.scene import _without_nan, evaluate_frames, evaluate_scene, format_table, iou, lag_of, mean_row
 from streamgc.scene.framing import FramingSettings
 from streamgc.scene.instances import Instances
 from streamgc.scene.observer import SceneSettings
@@ -107,5 +107,6 @@ def test_table_json_and_overlay_are_written(tmp_path: Path) -> None:
 def test_the_mean_leaves_out_what_was_not_measured() -> None:
     with_truth = evaluate_frames("a", [person_at(80)] * 3, perfect, SETTINGS, truth)
     without = evaluate_frames("b", [person_at(80)] * 3, perfect, SETTINGS)
+    assert _without_nan(without)["iou"] is None
     assert np.isnan(without.iou)
     assert mean_row([with_truth, without]).iou == pytest.approx(with_truth.iou)

@@ -223,10 +223,15 @@ def evaluate_scene(
     if len(rows) > 1:
         rows.append(mean_row(rows))
     if json_path is not None:
-        write_json(json_path, {"clips": [asdict(row) for row in rows]})
+        write_json(json_path, {"clips": [_without_nan(row) for row in rows]})
     if overlay_path is not None and drawn:
         write_video(overlay_path, drawn, fps)
     return rows
+
+
+def _without_nan(row: SceneRow) -> dict[str, object]:
+    """A row for JSON, which knows no NaN: what was not measured is null."""
+    return {name: None if value != value else value for name, value in asdict(row).items()}
 
 
 def mean_row(rows: Sequence[SceneRow]) -> SceneRow:
