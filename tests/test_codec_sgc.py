@@ -115,7 +115,7 @@ def selective() -> StillCode:
 
 
 def same(a: StillCode, b: StillCode) -> bool:
-    keeps = (a.keep is None) == (b.keep is None) and (a.keep is None or np.array_equal(a.keep, b.keep))
+    keeps = a.keep is b.keep or (a.keep is not None and b.keep is not None and np.array_equal(a.keep, b.keep))
     return (
         keeps and np.array_equal(a.symbols, b.symbols) and a[:2] == b[:2] and a.labels == b.labels and a.cell == b.cell
     )

@@ -1,0 +1,180 @@
+"""``streamgc evaluate rd|miou|selective|sample|study``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from aiohttp import web
+from rich.console import Console
+from rich.table import Table
+
+from streamgc.errors import InputError
+from streamgc.evaluation.miou import Truth, evaluate_miou
+from streamgc.evaluation.rd import evaluate_rd, images_in
+from streamgc.evaluation.sampling import SamplingSettings, evaluate_sampling
+from streamgc.evaluation.selective import evaluate_selective
+from streamgc.evaluation.still_report import Row, write_json
+from streamgc.evaluation.study import Study, VoteBook, as_dict, pairs_in, preference
+from streamgc.pipeline.stills import open_still_codec, read_picture
+
+app = typer.Typer(help="Evaluate still-image models.", no_args_is_help=True)
+
+Json = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for CSV, plot and pictures.")]
+Limit = Annotated[int | None, typer.Option(help="At most so many images.")]
+Models = Annotated[list[str] | None, typer.Option("--model", help="Model name or folder; several times.")]
+Rivals = Annotated[str, typer.Option(help="Conventional codecs, comma-separated: hevc, webp, jpeg2000, avif, jpeg.")]
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _shown(value: object) -> str:
+    return "–" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _table(rows: list[Row]) -> Table:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(*names)
+    for row in rows:
+        table.add_row(*[_shown(row.get(name)) for name in names])
+    return table
+
+
+@app.command("rd")
+def rate_distortion(
+    images: Annotated[list[Path], typer.Argument(help="Folders of images, or images.")],
+    model: Models = None,
+    rivals: Rivals = "hevc,webp,jpeg2000,avif",
+    out: Out = None,
+    json_file: Json = None,
+    vgg: Annotated[bool, typer.Option(help="ST-LPIPS with the VGG trunk too.")] = False,
+    limit: Limit = None,
+) -> None:
+    """Bits per pixel against PSNR, MS-SSIM and ST-LPIPS, with conventional codecs and other models."""
+    console = Console()
+    found = evaluate_rd(
+        images,
+        models=model or ["still"],
+        rivals=_names(rivals),
+        out=out,
+        json_file=json_file,
+        vgg=vgg,
+        limit=limit,
+        note=console.print,
+    )
+    for part in ("means", "bits_needed", "savings"):
+        console.print(_table(found[part]))
+
+
+@app.command("miou")
+def mean_iou(
+    data: Annotated[Path, typer.Argument(help="Folder with images/ and labels/.")],
+    network: Annotated[Path, typer.Option(help="Segmentation network, ONNX.")],
+    model: Models = None,
+    rivals: Rivals = "hevc",
+    truth: Annotated[str, typer.Option(help="labels, or network: what it says of the originals.")] = "labels",
+    output: Annotated[str, typer.Option(help="The network's output, where it has several.")] = "",
+    out: Out = None,
+    json_file: Json = None,
+    limit: Limit = None,
+) -> None:
+    """mIoU of a segmentation network on decoded pictures, against bits per pixel."""
+    if truth not in ("labels", "network"):
+        raise InputError(f"--truth is labels or network, not {truth}")
+    chosen: Truth = "labels" if truth == "labels" else "network"
+    console = Console()
+    found = evaluate_miou(
+        data,
+        network,
+        models=model or ["still"],
+        rivals=_names(rivals),
+        truth=chosen,
+        output=output,
+        out=out,
+        json_file=json_file,
+        limit=limit,
+        note=console.print,
+    )
+    console.print(_table(found["rows"]))
+
+
+@app.command("selective")
+def selective(
+    data: Annotated[Path, typer.Argument(help="Folder with images/ and labels/.")],
+    model: Annotated[str, typer.Option(help="An SC model.")],
+    classes: Annotated[str, typer.Option(help="Class ids to synthesise, comma-separated; default: each in turn.")] = "",
+    channels: Annotated[int | None, typer.Option(help="Channels of the code.")] = None,
+    out: Out = None,
+    json_file: Json = None,
+    limit: Limit = None,
+) -> None:
+    """What synthesising classes saves, and what it does to the rest."""
+    try:
+        ids = [int(name) for name in _names(classes)] or None
+    except ValueError:
+        raise InputError(f"--classes must be numbers: {classes}") from None
+    console = Console()
+    found = evaluate_selective(
+        data, model, classes=ids, channels=channels, out=out, json_file=json_file, limit=limit, note=console.print
+    )
+    console.print(_table(found["classes"]))
+
+
+@app.command("sample")
+def sample(
+    images: Annotated[list[Path], typer.Argument(help="Folders of images whose codes are learnt.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the grids.")],
+    model: Annotated[str, typer.Option(help="A GC model.")] = "still",
+    steps: Annotated[int, typer.Option(help="Steps of the WGAN-GP.")] = 4000,
+    limit: Limit = None,
+    json_file: Json = None,
+) -> None:
+    """Decode codes that nobody coded: uniform ones, and those of a WGAN-GP trained on real codes."""
+    console = Console()
+    codec = open_still_codec(model)
+
+    def note(step: int, value: float) -> None:
+        if step % 100 == 0:
+            console.print(f"step {step}: {value:.3f}")
+
+    try:
+        pictures = [read_picture(path) for path in images_in(images, limit)]
+        shares = evaluate_sampling(codec, pictures, out, settings=SamplingSettings(steps=steps), note=note)
+    finally:
+        codec.close()
+    rows: list[Row] = [
+        {"codes": name, **{str(value): float(share) for value, share in zip(range(-2, 3), part, strict=True)}}
+        for name, part in zip(("uniform", "wgan", "real"), shares, strict=True)
+    ]
+    console.print(_table(rows))
+    if json_file is not None:
+        write_json(json_file, {"images": len(pictures), "symbols": rows})
+
+
+@app.command("study")
+def study(
+    originals: Annotated[Path, typer.Argument(help="Folder of originals.")],
+    ours: Annotated[Path, typer.Option(help="Folder of our pictures, of the same names.")],
+    theirs: Annotated[Path, typer.Option(help="Folder of the other codec's.")],
+    book: Annotated[Path, typer.Option(help="SQLite file the votes are kept in.")] = Path("study.sqlite"),
+    port: Annotated[int, typer.Option(help="Port of the page, on this machine only.")] = 8099,
+    result: Annotated[bool, typer.Option("--result", help="Only print what the votes say.")] = False,
+    json_file: Json = None,
+) -> None:
+    """The paper's pairwise study: serve its page, or print preference ± standard error."""
+    votes = VoteBook(book)
+    if result:
+        found = preference(votes.votes())
+        Console().print(
+            f"{100 * found.mean:.1f} ± {100 * found.error:.1f} % prefer ours "
+            f"({found.raters} raters, {found.dropped} dropped by a probe)"
+        )
+        if json_file is not None:
+            write_json(json_file, as_dict(found))
+        return
+    server = Study(pairs_in(originals, ours, theirs), votes)
+    web.run_app(server.application(), host="127.0.0.1", port=port)
