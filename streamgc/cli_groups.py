@@ -31,8 +31,11 @@ def one_of(value: str, literal: Any, option: str) -> Any:
     return value
 
 
-STILL_COMMANDS = {"train": "streamgc.training.still_commands", "evaluate": "streamgc.evaluation.still_commands"}
-"""Groups that more commands join, from modules that import torch."""
+MORE_COMMANDS = {
+    "train": ("streamgc.training.still_commands",),
+    "evaluate": ("streamgc.evaluation.still_commands", "streamgc.evaluation.scene_commands"),
+}
+"""Modules whose commands join a group. They import torch."""
 
 
 def mount(app: typer.Typer, words: Sequence[str]) -> None:
@@ -46,13 +49,18 @@ def mount(app: typer.Typer, words: Sequence[str]) -> None:
     app.command()(still_commands.decompress)
     groups = {"train": train, "evaluate": evaluate, "engines": engines}
     for name, group in groups.items():
-        if name in STILL_COMMANDS and words[:1] == [name]:
-            try:
-                module = import_module(STILL_COMMANDS[name])
-            except ImportError as error:
-                raise InputError(f"'{name}' needs more packages ({error}): pip install 'streamgc[train]'") from None
-            group.registered_commands += module.app.registered_commands
+        if words[:1] == [name]:
+            _join(group, name)
         app.add_typer(group, name=name)
+
+
+def _join(group: typer.Typer, name: str) -> None:
+    try:
+        modules = [import_module(module) for module in MORE_COMMANDS.get(name, ())]
+    except ImportError as error:
+        raise InputError(f"'{name}' needs more packages ({error}): pip install 'streamgc[train]'") from None
+    for module in modules:
+        group.registered_commands += module.app.registered_commands
 
 
 @train.command("cache")
@@ -107,13 +115,27 @@ def train_segmenter(
     teachers: Teachers,
     run: Run = Path("runs/segmenter"),
     minutes: Minutes = 35.0,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    ship: Annotated[Path | None, typer.Option(help="Model folder to write when it is done.")] = None,
 ) -> None:
     """Train the segmenter on masks and pseudo-labels."""
-    from streamgc.training.segmenter import SegmenterSettings
-    from streamgc.training.segmenter import train_segmenter as start
+    from streamgc.evaluation.scene_commands import train_command
 
-    typer.echo(start(SegmenterSettings(data, teachers, run, minutes, threads=threads)))
+    train_command(data, teachers, run, minutes, ship)
+
+
+@train.command("room")
+def train_room(
+    data: Data,
+    teachers: Teachers,
+    run: Run = Path("runs/room"),
+    ship: Annotated[Path, typer.Option(help="Model folder to write.")] = Path("engines/room"),
+) -> None:
+    """Fit the room model in closed form, and ship it."""
+    from streamgc.training.room import RoomSettings
+    from streamgc.training.room import train_room as fit
+    from streamgc.training.room_ship import ship_room
+
+    typer.echo(ship_room(fit(RoomSettings(data=data, weights=teachers, run=run)), ship, {}))
 
 
 @evaluate.command("call")
