@@ -59,7 +59,7 @@ class BoxEyes:
         matte = np.zeros(picture.shape[:2], np.uint8)
         top, bottom, left, right = self.box
         matte[top:bottom, left:right] = 255
-        cells = matte.reshape(picture.shape[0] // 16, 16, picture.shape[1] // 16, 16).any((1, 3))
+        cells = matte.reshape(picture.shape[0] // 16, 16, picture.shape[1] // 16, 16).max((1, 3)) > 0
         return View(picture, matte, cells, np.ones(cells.shape, np.uint8), None, 1)
 
 

@@ -54,6 +54,14 @@ class Generated(NamedTuple):
     flow: Tensor
 
 
+def calm(convolution: nn.Conv2d) -> None:
+    """Start a convolution at a tenth of its usual strength and without bias."""
+    with torch.no_grad():
+        convolution.weight.mul_(0.1)
+        if convolution.bias is not None:
+            convolution.bias.zero_()
+
+
 class Residual(nn.Module):
     """Pre-activation block of two 3×3 convolutions, near identity at the start."""
 
@@ -61,9 +69,7 @@ class Residual(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        with torch.no_grad():
-            self.second.weight.mul_(0.1)
-            nn.init.zeros_(self.second.bias)
+        calm(self.second)
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = x + self.second(F.leaky_relu(self.first(F.leaky_relu(x, 0.1)), 0.1))
@@ -129,14 +135,10 @@ class Generator(nn.Module):
         self.join4 = nn.Conv2d(2 * WIDTH_4, WIDTH_4, 3, padding=1)
         self.body4 = nn.Sequential(Residual(WIDTH_4), Residual(WIDTH_4))
         self.out = nn.Sequential(nn.LeakyReLU(0.1), nn.Conv2d(WIDTH_4, 5 * 16, 3, padding=1), nn.PixelShuffle(4))
-        with torch.no_grad():
-            for head in (self.flow16, self.flow8):
-                head.weight.mul_(0.1)
-                nn.init.zeros_(head.bias)
-            last = self.out[1]
-            assert isinstance(last, nn.Conv2d)
-            last.weight.mul_(0.1)
-            nn.init.zeros_(last.bias)
+        last = self.out[1]
+        assert isinstance(last, nn.Conv2d)
+        for head in (self.flow16, self.flow8, last):
+            calm(head)
 
     def forward(self, symbols: Tensor, present: Tensor, plane: Tensor, key: Tensor, features: Features) -> Generated:
         """``symbols`` (B, 8, h, w) in [-2, 2]; ``present`` (B, 8, 1, 1) 1 = sent; ``plane`` one-hot (B, 3, h, w)."""

@@ -43,7 +43,7 @@ def read_clip(path: Path, fps: float, limit: int = 0) -> Iterator[Picture]:
         try:
             for index, frame in enumerate(container.decode(video)):
                 if index / source + SMALL >= due:
-                    yield np.asarray(frame.to_image())
+                    yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
                     taken += 1
                     due += 1 / fps
                     if taken == limit:

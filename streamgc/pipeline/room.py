@@ -12,6 +12,7 @@ from streamgc.pipeline.looking import View
 from streamgc.pipeline.settings import PictureFormat
 
 Picture = NDArray[np.uint8]
+Floats = NDArray[np.floating]
 SAMPLE_SECONDS = 0.5
 SAMPLES = 7
 """Pictures in the median: a pixel has been steady for 3 s when it is in the first and the last of them."""
@@ -92,7 +93,7 @@ class RoomCollector:
 
 def fill_smoothly(picture: Picture, known: NDArray[np.bool_]) -> Picture:
     """Fill unknown pixels of (H, W, 3) by averages of ever larger neighbourhoods of known ones."""
-    levels = [(picture.astype(np.float32) * known[..., None], known.astype(np.float32))]
+    levels: list[tuple[Floats, Floats]] = [(picture.astype(np.float32) * known[..., None], known.astype(np.float32))]
     while min(levels[-1][1].shape) > 1:
         levels.append((_halved(levels[-1][0]), _halved(levels[-1][1])))
     colour, weight = levels[-1]
@@ -104,7 +105,7 @@ def fill_smoothly(picture: Picture, known: NDArray[np.bool_]) -> Picture:
     return filled.round().astype(np.uint8)
 
 
-def _softened(array: NDArray[np.float32]) -> NDArray[np.float32]:
+def _softened(array: Floats) -> Floats:
     """A 1-2-1 average both ways, so that no blocks are seen."""
     for axis in (0, 1):
         pad = [(1, 1) if a == axis else (0, 0) for a in range(array.ndim)]
@@ -115,7 +116,7 @@ def _softened(array: NDArray[np.float32]) -> NDArray[np.float32]:
     return array
 
 
-def _halved(array: NDArray[np.float32]) -> NDArray[np.float32]:
+def _halved(array: Floats) -> Floats:
     """Sums of 2×2 blocks, odd edges repeated as zeros."""
     pad = [(0, array.shape[0] % 2), (0, array.shape[1] % 2)] + [(0, 0)] * (array.ndim - 2)
     padded = np.pad(array, pad)

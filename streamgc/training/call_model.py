@@ -280,7 +280,8 @@ class CallTrainer:
             drift = max(-1.0, min(1.0, value / targets[int(c)] - 1))
             self.beta[int(c)] = min(max(self.beta[int(c)] * math.exp(0.004 * drift), 1e-5), 0.2)
             self._note(f"bits{c}", value)
-        return (weights * smooth).mean() + 0.02 * learn
+        total: Tensor = (weights * smooth).mean() + 0.02 * learn
+        return total
 
     def _average_weights(self) -> None:
         decay = min(0.999, (1 + self.steps) / (10 + self.steps))

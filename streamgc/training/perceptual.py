@@ -35,7 +35,10 @@ def weights_file() -> Path:
 
 
 class PerceptualLoss(nn.Module):
-    """Distance of two batches (B, 3, H, W) in [0, 1]: per sample, weighted by a map (B, 1, H, W)."""
+    """Distance of two batches (B, 3, H, W) in [0, 1], weighted by a map (B, 1, H, W)."""
+
+    shift: Tensor
+    scale: Tensor
 
     def __init__(self, depth: int = 4) -> None:
         """``depth`` 1…4: VGG16 blocks used."""
@@ -79,6 +82,6 @@ class PerceptualLoss(nn.Module):
         total = shown.new_zeros(())
         for line, a, b in zip(self.lines, self.features(shown), targets, strict=True):
             distance = F.conv2d((a - b) ** 2, line)
-            where = F.adaptive_avg_pool2d(weight, distance.shape[-2:])
+            where = F.adaptive_avg_pool2d(weight, [int(side) for side in distance.shape[-2:]])
             total = total + (distance * where).sum() / (where.sum() + 1e-3)
         return total
