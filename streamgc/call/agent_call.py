@@ -69,7 +69,7 @@ class AgentCall:
         self.remote: Screen | None = None
         self.own: Screen | None = None
         self.situation = Situation(Phase.IDLE)
-        self._settings = Settings(codec.background, codec.preserve, True, "off", False, options.codec.kbps)
+        self.settings = Settings(codec.background, codec.preserve, True, "off", False, options.codec.kbps)
         self._session: Session | None = None
         self._task: asyncio.Task[None] | None = None
         self._mirror = Mirror(codec, self._on_mirror)
@@ -91,7 +91,7 @@ class AgentCall:
             self._options.source,
             codec.switchable,
         )
-        return [about, self._settings, self.situation]
+        return [about, self.settings, self.situation]
 
     def attach(self, remote: Screen | None, own: Screen | None) -> None:
         """Show pictures on these screens from now on."""
@@ -102,7 +102,7 @@ class AgentCall:
     def camera(self, captured: Captured) -> None:
         """A picture of the camera; while the camera is off a dark one takes its place."""
         now = time.monotonic()
-        if not self._settings.camera:
+        if not self.settings.camera:
             if now - self._dark_at < 1 / CAMERA_OFF_FPS:
                 return
             self._dark_at = now
@@ -110,7 +110,7 @@ class AgentCall:
         session = self._session
         if session is None or not session.connected.is_set():
             return
-        if self._settings.camera:
+        if self.settings.camera:
             self._rival.see(captured.picture, now)
         session.put(captured)
 
@@ -139,36 +139,36 @@ class AgentCall:
     def set_background(self, mode: str) -> None:
         """Raises `InputError`."""
         self._codec.set_background(mode)
-        self._change(replace_settings(self._settings, background=mode))
+        self._change(replace_settings(self.settings, background=mode))
 
     def set_preserve(self, policy: str) -> None:
         """Raises `InputError`."""
         self._codec.set_preserve(policy)
-        self._change(replace_settings(self._settings, preserve=policy))
+        self._change(replace_settings(self.settings, preserve=policy))
 
     def pick(self, x: float, y: float) -> None:
         """Keep only the person at a place of the coded picture."""
-        self._change(replace_settings(self._settings, preserve=self._codec.pick(x, y)))
+        self._change(replace_settings(self.settings, preserve=self._codec.pick(x, y)))
 
     def set_camera(self, on: bool) -> None:
         """Camera on or off."""
-        self._change(replace_settings(self._settings, camera=on))
+        self._change(replace_settings(self.settings, camera=on))
 
     def set_view(self, view: View) -> None:
         """What the second picture shows."""
         self._mirror.looking = view == "theirs"
-        self._change(replace_settings(self._settings, view=view))
+        self._change(replace_settings(self.settings, view=view))
 
     def set_mark(self, on: bool) -> None:
         """Whether synthesised regions are striped."""
         self._codec.mark = on
-        self._change(replace_settings(self._settings, mark=on))
+        self._change(replace_settings(self.settings, mark=on))
 
     def set_quality(self, kbps: float) -> None:
         """Ceiling for frame messages, kbit/s, from now on and for later connections."""
         if self._session is not None and self._session.connection is not None:
             self._session.connection.rate.ceiling_kbps = kbps
-        self._change(replace_settings(self._settings, kbps=kbps))
+        self._change(replace_settings(self.settings, kbps=kbps))
 
     async def close(self) -> None:
         """Leave, and end everything."""
@@ -180,7 +180,7 @@ class AgentCall:
         options = self._options
         connection = ConnectionOptions(
             model=self._codec.model_hash,
-            kbps=self._settings.kbps,
+            kbps=self.settings.kbps,
             fps=options.codec.fps,
             ice_servers=options.ice_servers,
             impairment=options.impairment,
@@ -228,7 +228,7 @@ class AgentCall:
         self._tell(situation)
 
     def _change(self, settings: Settings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._tell(settings)
 
     def _on_connection(self, connection: Connection) -> None:
@@ -244,11 +244,11 @@ class AgentCall:
 
     def _on_sent(self, number: int, captured: Captured, encoded: Encoded) -> None:
         self._mirror.take(encoded.message, time.monotonic_ns())
-        if self._settings.view == "kept" and self.own is not None and encoded.kept is not None:
+        if self.settings.view == "kept" and self.own is not None and encoded.kept is not None:
             self.own.put(encoded.kept)
 
     def _on_mirror(self, picture: Picture) -> None:
-        if self._settings.view == "theirs" and self.own is not None:
+        if self.settings.view == "theirs" and self.own is not None:
             self.own.put(picture)
 
     def _on_statistics(self, statistics: Statistics, snapshots: Snapshots) -> None:

@@ -36,6 +36,7 @@ class MarkerJitterBuffer(JitterBuffer):
         super().__init__(capacity=_BUFFER, is_video=True)
 
     def _remove_frame(self, sequence_number: int) -> JitterFrame | None:
+        self._skip_padding()
         frame: JitterFrame | None = super()._remove_frame(sequence_number)
         if frame is not None:
             return frame
@@ -51,6 +52,16 @@ class MarkerJitterBuffer(JitterBuffer):
                 self.remove(count + 1)
                 return JitterFrame(data, packet.timestamp)
         return None
+
+    def _skip_padding(self) -> None:
+        """Drop packets without data before the next frame: browsers probe with them, after a frame and under its time
+        stamp, and they would come out as a frame that no decoder takes."""
+        assert self._origin is not None
+        while True:
+            packet: Any = self._packets[self._origin % self._capacity]
+            if packet is None or packet._data:
+                return
+            self.remove(1)
 
 
 class FixedRate:
