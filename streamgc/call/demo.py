@@ -83,6 +83,8 @@ async def _call(options: DemoOptions, clip: str, folder: Path, screen: Console) 
         with Live(console=screen, refresh_per_second=4, transient=False) as live:
 
             def update(name: str, statistics: Statistics) -> None:
+                if statistics.state == "failed" and name in latest:
+                    return  # the other side has hung up; what counted was said before
                 latest[name] = statistics
                 live.update(table(latest))
 

@@ -82,6 +82,6 @@ class PerceptualLoss(nn.Module):
         total = shown.new_zeros(())
         for line, a, b in zip(self.lines, self.features(shown), targets, strict=True):
             distance = F.conv2d((a - b) ** 2, line)
-            where = F.adaptive_avg_pool2d(weight, [int(side) for side in distance.shape[-2:]])
+            where = F.adaptive_avg_pool2d(weight, (distance.shape[-2], distance.shape[-1]))
             total = total + (distance * where).sum() / (where.sum() + 1e-3)
         return total
