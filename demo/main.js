@@ -68,6 +68,7 @@ function renderSettings() {
 
 function renderFigures(figures) {
   const { kbps_sent: ours, vp8_kbps: rival, codec } = figures;
+  document.body.dataset.figures = "some";
   $("kbps").textContent = ours < 10 ? ours.toFixed(1) : Math.round(ours);
   const most = Math.max(ours, rival ?? 0, 1);
   $("bar-ours").style.width = `${(100 * ours) / most}%`;

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -224,20 +225,24 @@ async def test_what_the_page_says_when_things_go_wrong(tmp_path: Path) -> None:
                 (("A" * 22, "No such room"), ("127.0.0.1:9/" + "A" * 22, "No meeting server"))
             ):
                 await alice.do(lambda d: d.find_element("id", "room").clear())
-                await alice.do(lambda d, text=room: d.find_element("id", "room").send_keys(text))
+                await alice.do(type_room, room)
                 await alice.do(click, "#join button")
-                await alice.until(lambda d, text=title: text_of_cover(d) == text, title)
+                await alice.until(partial(cover_says, title), title)
                 await alice.shot(f"failed-{place}")
             await alice.do(lambda d: d.set_window_size(400, 860))
             await alice.shot("phone")
             await do(driver.execute_cdp_cmd, "Emulation.setEmulatedMedia", DARK)
             await alice.shot("phone-dark")
             await agents.aclose()
-            await alice.until(lambda d: text_of_cover(d) == "StreamGC has stopped", "that the agent is gone")
+            await alice.until(partial(cover_says, "StreamGC has stopped"), "that the agent is gone")
 
 
 DARK = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
 
 
-def text_of_cover(driver: Any) -> str:
-    return text(driver, "cover-title")
+def type_room(driver: Any, room: str) -> None:
+    driver.find_element("id", "room").send_keys(room)
+
+
+def cover_says(title: str, driver: Any) -> bool:
+    return text(driver, "cover-title") == title
