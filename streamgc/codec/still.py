@@ -83,7 +83,7 @@ class KeyChainDecoder:
 
 def encode_still(picture: Picture, *, crf: int, shrink: int = 1) -> bytes:
     """Code one picture by itself; ``shrink`` divides its width and height first."""
-    height, width = picture.shape[0] // shrink, picture.shape[1] // shrink
+    height, width = (side // shrink & ~1 for side in picture.shape[:2])  # 4:2:0 needs even sides
     return KeyChainEncoder(width, height, crf=crf).encode(resize(picture, width, height))
 
 

@@ -16,9 +16,8 @@ from streamgc.pipeline.settings import PictureFormat
 Picture = NDArray[np.uint8]
 COARSE_BYTES = 400
 """A coarse key is at most so long, with its first code in one packet."""
-COARSE_QUALITIES = (44, 50, 55, 60, 63)
-"""CRF values tried in turn until a coarse key is small enough."""
-COARSE_SHRINK = 2
+COARSE_TRIES = ((2, 63), (3, 59), (4, 59), (4, 63))
+"""(shrink, CRF) tried in turn until a coarse key is small enough."""
 STARTS_CHAIN, FOLLOWS = 0, 1
 """First byte of a key object: whether it stands alone or is predicted from the key before it."""
 HELD_KEYS = 4
@@ -67,8 +66,8 @@ class KeySource:
 
     def make_coarse(self, picture: Picture) -> tuple[int, bytes]:
         """A coarse key of the blanked picture: its number and bytes."""
-        for quality in COARSE_QUALITIES:
-            data = encode_still(picture, crf=quality, shrink=COARSE_SHRINK)
+        for shrink, crf in COARSE_TRIES:
+            data = encode_still(picture, crf=crf, shrink=shrink)
             if len(data) <= COARSE_BYTES:
                 break
         self.coarse = self._remember(decode_still(data, self._format.width, self._format.height))

@@ -161,8 +161,9 @@ class Sender:
         if self._keys.usable is None:
             number, data = self._keys.make_coarse(kept)
             self._objects.add(PartKind.COARSE_KEY, number, data, len(data))
+            assert self._keys.coarse is not None
+            return self._keys.coarse  # the chain begins with the next frame: both at once would hold up this one
         key = self._keys.usable
-        assert key is not None
         under_way = self._objects.pending(PartKind.KEY) or self._objects.pending(PartKind.COARSE_KEY)
         if not self._keys.started:
             self._add_key(view, kept, self._budget.start_bytes())

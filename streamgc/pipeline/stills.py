@@ -102,7 +102,7 @@ class StillCodec:
         kept: NDArray[np.bool_] | None = None,
         labels: LabelMap | None = None,
         method: Method = "contexts",
-        steps: int = 512,
+        steps: int = 1024,
         tolerance: float = 0.75,
     ) -> Compressed:
         """Code a picture (H, W, 3) RGB uint8 of any size.
