@@ -55,7 +55,7 @@ def grid_size(height: int, width: int, steps: int) -> tuple[int, int]:
     return max(1, round(height * steps / longer)), max(1, round(width * steps / longer))
 
 
-def vectorise(labels: LabelMap, *, steps: int = 512, tolerance: float = 0.75, least_area: int = 4) -> Graphic:
+def vectorise(labels: LabelMap, *, steps: int = 1024, tolerance: float = 0.75, least_area: int = 4) -> Graphic:
     """The graphic of a map (H, W) of values 0…65535.
 
     ``steps``: grid steps along the longer side. ``tolerance``: how far, in steps, a boundary may be from where it was.
@@ -133,7 +133,7 @@ def decode_graphic(payload: bytes) -> Graphic:
     return graphic
 
 
-def encode_contours(labels: LabelMap, *, steps: int = 512, tolerance: float = 0.75, least_area: int = 4) -> bytes:
+def encode_contours(labels: LabelMap, *, steps: int = 1024, tolerance: float = 0.75, least_area: int = 4) -> bytes:
     """`vectorise` and `encode_graphic`."""
     return encode_graphic(vectorise(labels, steps=steps, tolerance=tolerance, least_area=least_area))
 
