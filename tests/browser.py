@@ -13,7 +13,7 @@ import pytest
 from streamgc.call.sources import packaged_clip
 
 ARTEFACTS = Path(__file__).resolve().parents[1] / "artefacts"
-CAMERA_SIZE = (640, 480)
+CAMERA_SIZE = (320, 240)
 _FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -62,7 +62,7 @@ def make_camera(path: Path, frames: int = 90) -> Path:
             if len(planes) >= frames:
                 break
     with path.open("wb") as file:
-        file.write(f"YUV4MPEG2 W{width} H{height} F30:1 Ip A1:1 C420jpeg\n".encode())
+        file.write(f"YUV4MPEG2 W{width} H{height} F15:1 Ip A1:1 C420jpeg\n".encode())
         for data in planes + planes[-2:0:-1]:
             file.write(b"FRAME\n" + data)
     return path
