@@ -34,9 +34,9 @@ class Shares:
 
 SHARES = (
     (4.0, Shares(2, 0.30, 42)),
-    (6.0, Shares(4, 0.50, 42)),
-    (8.5, Shares(4, 0.55, 41)),
-    (math.inf, Shares(8, 0.50, 40)),
+    (6.0, Shares(2, 0.30, 42)),
+    (8.5, Shares(4, 0.30, 39)),
+    (math.inf, Shares(8, 0.30, 36)),
 )
 """Upper limits in kbit/s and what holds below them."""
 
