@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from streamgc.codec.still_planes import Symbols
 from streamgc.errors import TrainingError
@@ -119,8 +118,6 @@ def ship_still(
         (folder / "tables.bin").write_bytes(fit_still_tables(codes_of(networks, source)).to_bytes())
         tables = "tables.bin"
     files = export_still(networks, folder)
-    half = {key: value.half() if value.is_floating_point() else value for key, value in networks.state_dict().items()}
-    save_file(half, folder / f"{name}.safetensors")
     (folder / "LICENSE").write_text(licence)
     (folder / "README.md").write_text(card(networks, settings, steps, name, data))
     return write_model_json(
