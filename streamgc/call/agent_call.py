@@ -126,9 +126,9 @@ class AgentCall:
         self._begin(self._options.server, room)
 
     async def join(self, text: str) -> None:
-        """Join the room of a token or a link; a link names its own server."""
-        await self._end()
+        """Join the room of a token or link, which may name its server; raises `SignallingError` for what is no link."""
         server, room = parse_link(text, self._options.server)
+        await self._end()
         self._begin(server, room)
 
     async def hang_up(self) -> None:
