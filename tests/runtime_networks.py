@@ -1,5 +1,4 @@
-"""Small ONNX networks built by hand, with what breaks runtimes: uint8 moves and comparisons, norms, warps, ReLU ranges.
-"""
+"""Small ONNX networks with what breaks runtimes: uint8 moves and comparisons, norms, warps, ReLU ranges."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""TensorRT plans: built for real by TensorRT-RTX where it is installed, and refused when anything about them is wrong.
-"""
+"""TensorRT plans: built by TensorRT-RTX where it is installed, and refused when anything is wrong."""
 
 from __future__ import annotations
 

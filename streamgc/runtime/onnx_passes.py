@@ -84,8 +84,7 @@ def strip_debug(model: Any) -> None:
 
 
 def move_uint8_casts(model: Any) -> Any:
-    """Cast uint8 inputs before they are moved or compared, and outputs after: TensorRT does neither with uint8 tensors.
-    """
+    """Cast uint8 inputs before they are moved or compared, and outputs after: TensorRT does neither in uint8."""
     model = copy_of(model)
     graph = model.graph
     _cast_inputs_first(graph)

@@ -180,8 +180,7 @@ def build_plan(
 
 
 def layer_report(onnx: Path, backend: str, precision: PlanPrecision = "fp16") -> list[LayerPrecision]:
-    """Every layer of the parsed network with the types it reads and writes; needs no GPU. Raises as `build_plan` does.
-    """
+    """Every layer as parsed, with the types it reads and writes; needs no GPU. Raises as `build_plan` does."""
     trt = import_tensorrt(backend)
     network = _Session(trt, _typed_graph(onnx, read_header(onnx), precision), onnx.name).network
     rows = []

@@ -124,8 +124,7 @@ class TensorRtEngine(Engine):
         return inputs, outputs
 
     def _make_context(self) -> Any:
-        """TensorRT-RTX compiles kernels on this machine: its runtime cache keeps them, and it captures graphs itself.
-        """
+        """TensorRT-RTX compiles kernels here, which its runtime cache keeps, and captures graphs itself."""
         if self.backend != "tensorrt-rtx":
             return self._engine.create_execution_context()
         config = self._engine.create_runtime_config()

@@ -195,8 +195,7 @@ def _fed_by_concat(model: Any) -> list[str]:
 
 
 def _import_nncf() -> Any:
-    """nncf, without the usage statistics it would send: it does without when the telemetry package cannot be imported.
-    """
+    """nncf without the usage statistics it would send: it can do without the telemetry package."""
     if "nncf" in sys.modules:
         return sys.modules["nncf"]
     telemetry = sys.modules.get("openvino_telemetry")
