@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamgc.call.agent import Agent, serving
-from streamgc.call.agent_call import parse_link
+from streamgc.call.agent_call import figures, parse_link
 from streamgc.call.agent_codec import stripe
 from streamgc.call.agent_leg import FixedRate, MarkerJitterBuffer
 from streamgc.call.agent_messages import parse_from_page
@@ -27,6 +27,7 @@ from streamgc.call.run import CallOptions
 from streamgc.call.serve import SignalingOptions, local_server
 from streamgc.call.sources import Size
 from streamgc.errors import InputError, SignallingError
+from streamgc.rtc.statistics import Received, Sent, Statistics
 from tests.rtc_fakes import FakeCodec
 
 CODEC = CodecOptions(width=64, height=64, fps=15.0)
@@ -181,6 +182,14 @@ def test_vp8_needs_more_for_more_movement() -> None:
     assert 5 < quiet < busy  # headers alone are 6 kbit/s
 
 
+def test_vp8_is_compared_at_the_rate_that_is_sent() -> None:
+    sent = Sent(kbps_onwire=3.0, fps=5.0)
+    second = Statistics(1.0, "connected", "SGC", "", "", "", sent, Received(), 40.0, {"encode": {"p50": 10.0}})
+    assert figures(second, 90.0, 15.0).vp8_kbps == 30.0
+    assert figures(second, None, 15.0).vp8_kbps is None
+    assert figures(second, 90.0, 15.0).latency_ms == 30.0
+
+
 class Colours(MediaStreamTrack):
     """A camera of one colour."""
 
@@ -257,8 +266,8 @@ async def test_two_tabs_talk_through_their_agents() -> None:
         await bob.send("join", room=waiting["link"])
         await bob.until("situation", phase="connected")
         await asyncio.gather(alice.sees(200), bob.sees(60))
-        figures = await bob.until("figures", codec="SGC")
-        assert figures["kbps_sent"] >= 0
+        second = await bob.until("figures", codec="SGC")
+        assert second["kbps_sent"] >= 0
         await alice.send("view", view="theirs")
         await alice.sees(60, screen=1)
         await bob.send("camera", on=False)

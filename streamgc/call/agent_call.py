@@ -252,7 +252,7 @@ class AgentCall:
             self.own.put(picture)
 
     def _on_statistics(self, statistics: Statistics, snapshots: Snapshots) -> None:
-        self._tell(figures(statistics, self._rival.kbps))
+        self._tell(figures(statistics, self._rival.kbps, self._options.codec.fps))
 
     def trouble(self, text: str) -> None:
         """Tell the page that something was not done."""
@@ -274,8 +274,8 @@ def parse_link(text: str, server: str) -> tuple[str, str]:
     return (server_url(head) if head else server), room
 
 
-def figures(statistics: Statistics, vp8_kbps: float | None) -> Figures:
-    """What the page shows of a second."""
+def figures(statistics: Statistics, vp8_kbps: float | None, fps: float) -> Figures:
+    """What the page shows of a second; `vp8_kbps` is for `fps` pictures a second and is scaled to those really sent."""
     sent, received = statistics.sent, statistics.received
     own_ms = sum(times["p50"] for times in statistics.stages.values())
     rtt = statistics.rtt_ms
@@ -291,5 +291,5 @@ def figures(statistics: Statistics, vp8_kbps: float | None) -> Figures:
         loss=max(received.loss, sent.loss_reported),
         codec=statistics.codec,
         note=statistics.note,
-        vp8_kbps=vp8_kbps,
+        vp8_kbps=None if vp8_kbps is None else round(vp8_kbps * min(1.0, sent.fps / fps), 1),
     )
