@@ -3,7 +3,8 @@
 Two seconds of the pictures that are sent, at the size and rate at which they are coded, go through libvpx as WebRTC
 runs it (real time, one pass), with the quantiser fixed at 56 – the coarsest that WebRTC's VP8 uses. So the figure is
 the least that VP8 in WebRTC can send without leaving out pictures, and not what it would send by itself (which is
-250 kbit/s and more). Shown scaled to the pictures a second that we really send. The first picture, a key picture, is left out; packet headers are counted as ours are.
+250 kbit/s and more). Shown scaled to the pictures a second that we really send. The first picture, a
+key picture, is left out; packet headers are counted as ours are.
 """
 
 import asyncio
