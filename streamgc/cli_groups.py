@@ -196,6 +196,19 @@ def engines_verify(
     verify(model, threads=threads)
 
 
+@engines.command("export")
+def engines_export(
+    model: Annotated[str, typer.Argument(help="Model folder by name.")],
+    precision: Annotated[str, typer.Option(help="Comma-separated: fp16, int8.")] = "int8",
+    input: Annotated[Path | None, typer.Option(help="Clip to calibrate int8 on; the packaged one by default.")] = None,
+) -> None:
+    """Derive fp16 and int8 files of a model's networks (needs the extra 'train')."""
+    from streamgc.call.sources import packaged_clip
+    from streamgc.training.export import export_model
+
+    typer.echo(export_model(model, precision.split(","), clip=input or packaged_clip()))
+
+
 @engines.command("build")
 def engines_build(
     model: Annotated[str, typer.Argument(help="Model folder by name.")],

@@ -12,7 +12,8 @@ STRENGTH_MIN, STRENGTH_MAX = 0.02, 3.0
 SLICE_BYTES = 160
 """A key travels in slices of at least so many bytes."""
 START_BYTES = 1000
-"""Bytes of the first key in one message, still one packet: it is there within a third of a second. What that costs is paid back slowly."""
+"""Bytes of the first key in one message, still one packet: it is there within a third of a second. What that
+costs is paid back slowly."""
 SCARCE_FACTOR = 2
 """Where the network gives less than was asked for, a message of the start is at most so many times a frame's share."""
 SAVED_SECONDS = 4.0
