@@ -20,7 +20,7 @@ from streamgc.pipeline.room_network import RoomModel
 from streamgc.pipeline.sender import Sender
 from streamgc.pipeline.settings import BLANK, PictureFormat, SenderSettings, parse_background
 from streamgc.profiling.spans import Spans
-from streamgc.runtime.engine import Engine, Precision
+from streamgc.runtime.engine import Engine, Precision, available_backends
 from streamgc.runtime.store import Model, ModelStore
 from streamgc.scene.segmenter import Segmenter
 
@@ -74,8 +74,7 @@ class LoadedModels:
             model = ModelStore().open(SEGMENTER) if role == SEGMENTER else self.model
             size = (self.format.height, self.format.width)
             choice = self._choice
-            quick = role == SEGMENTER and choice.precision == "auto"  # int8 costs it half a point of IoU, saves a third
-            precision: Precision = "int8" if quick else choice.precision
+            precision = _precision(model, role, choice)
             self._loaded[role] = model.load(
                 role, backend=choice.backend, precision=precision, threads=choice.threads, size=size
             )
@@ -102,6 +101,18 @@ class LoadedModels:
     def eyes(self, preserve: str, framing: bool, spans: Spans) -> SceneEyes:
         segmenter = Segmenter(self.engine(SEGMENTER), (self.format.height, self.format.width))
         return SceneEyes(segmenter, self.format, preserve, framing, spans)
+
+
+def _precision(model: Model, role: str, choice: NetworkOptions) -> Precision:
+    """int8 where it is shipped and OpenVINO runs it: half the time, and no quality that can be measured.
+
+    Elsewhere int8 is slower than fp32 (``docs/results/engines.md``).
+    """
+    first = next((name for name, reason in available_backends().items() if reason is None), None)
+    backend = first if choice.backend == "auto" else choice.backend
+    if choice.precision == "auto" and backend == "openvino" and model.has(role, "int8"):
+        return "int8"
+    return choice.precision
 
 
 class CallCodec:
