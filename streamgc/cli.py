@@ -99,7 +99,7 @@ def demo(
     ),
     model: Model = "lite",
     backend: Backend = "auto",
-    threads: Threads = 1,
+    threads: Threads = 2,
 ) -> None:
     """A real call between two peers on this machine, with a live table, a video to look at and a report."""
     from streamgc.call.demo import run_demo

@@ -65,7 +65,7 @@ def vectorise(labels: LabelMap, *, steps: int = 1024, tolerance: float = 0.75, l
         raise ValueError(f"a label map is (H, W) of 0…65535, not {labels.dtype} {labels.shape}")
     if not 1 <= steps <= MAX_STEPS or tolerance < 0:
         raise ValueError(f"{steps} steps and a tolerance of {tolerance}; 1…{MAX_STEPS} and at least 0 are possible")
-    rows, columns = grid_size(*labels.shape, steps)
+    rows, columns = grid_size(labels.shape[0], labels.shape[1], steps)
     down = (np.arange(rows) * 2 + 1) * labels.shape[0] // (2 * rows)
     across = (np.arange(columns) * 2 + 1) * labels.shape[1] // (2 * columns)
     palette, sampled = np.unique(labels[np.ix_(down, across)], return_inverse=True)

@@ -161,7 +161,7 @@ def contexts_of(symbols: Symbols, channel: int, tables: StillTables) -> NDArray[
     values = values + own @ weights[0]
     sizes = sizes + np.abs(own) @ weights[1]
     bins = np.searchsorted(tables.value_edges[channel], values, side="right") * SIZE_BINS
-    return bins + np.searchsorted(tables.size_edges[channel], sizes, side="right")
+    return np.asarray(bins + np.searchsorted(tables.size_edges[channel], sizes, side="right"), np.int64)
 
 
 def intervals(

@@ -48,7 +48,8 @@ class SegmentationNetwork:
     def classes(self, picture: Frame) -> NDArray[np.int64]:
         """Class ids of every pixel of (H, W, 3) RGB."""
         height, width = picture.shape[:2]
-        image = Image.fromarray(picture).resize(self._size[::-1], Image.Resampling.BILINEAR)
+        size = (int(self._size[1]), int(self._size[0]))
+        image = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
         values: NDArray[Any] = np.asarray(image)[None]
         if self._input.dtype != np.uint8:
             values = ((values / 255 - MEAN) / DEVIATION).astype(self._input.dtype)

@@ -105,12 +105,12 @@ def train_code_generator(
             distance = critic(real).mean() - critic(fake).mean()
             loss = settings.penalty * _gradient_penalty(critic, real, fake) - distance
             optimisers[1].zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimisers[1].step()
             estimate = float(distance.detach())
         fooled = -critic(quantise(generator(torch.randn(settings.batch, settings.noise)))[0]).mean()
         optimisers[0].zero_grad()
-        fooled.backward()  # type: ignore[no-untyped-call]
+        fooled.backward()
         optimisers[0].step()
         note(step + 1, estimate)
     return generator.eval()
@@ -120,7 +120,8 @@ def _gradient_penalty(critic: CodeCritic, real: Tensor, fake: Tensor) -> Tensor:
     share = torch.rand(len(real), 1, 1, 1)
     between = (share * real + (1 - share) * fake).requires_grad_(True)
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    return ((gradient.flatten(1).norm(2, 1) - 1) ** 2).mean()
+    penalty: Tensor = ((gradient.flatten(1).norm(2, 1) - 1) ** 2).mean()
+    return penalty
 
 
 def draw_codes(generator: CodeGenerator, count: int, settings: SamplingSettings, seed: int) -> list[Symbols]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from io import BytesIO
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -42,7 +42,7 @@ def hevc_intra(picture: Frame, quality: float) -> CodedStill:
     height, width = picture.shape[:2]
     even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     try:
-        encoder = cast(av.VideoCodecContext, av.CodecContext.create("libx265", "w"))
+        encoder = av.CodecContext.create("libx265", "w")
     except av.FFmpegError as error:
         raise BackendMissing(f"this PyAV has no libx265: {error}") from error
     encoder.height, encoder.width = even.shape[:2]
@@ -52,7 +52,7 @@ def hevc_intra(picture: Frame, quality: float) -> CodedStill:
     encoder.options = {"preset": "slow", "x265-params": parameters}
     frame = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(format="yuv422p", dst_color_range="JPEG")
     data = b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
-    decoder = cast(av.VideoCodecContext, av.CodecContext.create("hevc", "r"))
+    decoder = av.CodecContext.create("hevc", "r")
     frames = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
     shown = np.asarray(frames[0].reformat(format="rgb24", src_color_range="JPEG").to_ndarray(), np.uint8)
     return CodedStill(_slice_bytes(data) + BPG_HEADER, shown[:height, :width])

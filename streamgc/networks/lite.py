@@ -44,8 +44,8 @@ class Features(NamedTuple):
 class Generated(NamedTuple):
     """G's outputs.
 
-    ``picture`` (B, 3, H, W) in about [0, 1]; ``alpha`` logits (B, 1, H, W); ``warped`` the key along the flow (B, 3, H, W);
-    ``flow`` (B, 2, H/8, W/8) in picture pixels (x, y): where in the key each pixel comes from.
+    ``picture`` (B, 3, H, W) in about [0, 1]; ``alpha`` logits (B, 1, H, W); ``warped`` (B, 3, H, W) the key along the
+    flow; ``flow`` (B, 2, H/8, W/8) in picture pixels (x, y): where in the key each pixel comes from.
     """
 
     picture: Tensor
@@ -95,7 +95,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, picture: Tensor, matte: Tensor, key: Tensor) -> Tensor:
-        """Latent (B, 8, h, w) in ±2.4 of a blanked ``picture`` (B, 3, H, W), ``matte`` (B, 1, H, W) 1 = kept, and ``key``."""
+        """Latent (B, 8, h, w) in ±2.4 of a blanked ``picture`` (B, 3, H, W), its ``matte`` (1 = kept), and ``key``."""
         latent: Tensor = self.body(torch.cat([picture - 0.5, matte - 0.5, key - 0.5], 1))
         return LATENT_MAX * torch.tanh(latent / LATENT_MAX)
 

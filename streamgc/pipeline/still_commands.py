@@ -30,7 +30,9 @@ def compress(
     channels: Annotated[int | None, typer.Option(help="Channels of the code; default: all the model has.")] = None,
     keep: Annotated[Path | None, typer.Option(help="SC: mask image, white = preserve, black = synthesise.")] = None,
     labels: Annotated[Path | None, typer.Option(help="SC: label map, a PNG of class ids.")] = None,
-    tolerance: Annotated[float, typer.Option(help="SC: how far a contour may move, in 1/1024 of the long side.")] = 0.75,
+    tolerance: Annotated[
+        float, typer.Option(help="SC: how far a contour may move, in 1/1024 of the long side.")
+    ] = 0.75,
     static: Annotated[
         bool, typer.Option("--static", help="The paper's static frequencies, no context tables.")
     ] = False,

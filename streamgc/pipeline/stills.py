@@ -92,7 +92,7 @@ class StillCodec:
         if self.task == "sc":
             feeds["labels"] = _padded(self._classes(labels, picture))[None]
         latent = self._encoder.run(feeds)["latent"][0]
-        return np.clip(np.rint(latent), -LARGEST, LARGEST).astype(np.int8)
+        return np.asarray(np.clip(np.rint(latent), -LARGEST, LARGEST), np.int8)
 
     def compress(
         self,

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from streamgc.errors import TrainingError
 from streamgc.networks.segmenter import Segmenter, SegmenterGraph, parameter_count
 from streamgc.runtime.engine import load_engine
+from streamgc.runtime.parity import require
 from streamgc.runtime.store import MANIFEST, FileEntry, NetworkEntry, model_hash, sha256_of
 from streamgc.scene.labels import LABEL_NAMES
-from streamgc.runtime.parity import require
 from streamgc.training.export import export_onnx, parity, quantise_int8, write_variants
 from streamgc.training.segmenter_data import Items
 from streamgc.training.segmenter_scenes import SceneMaker
@@ -29,8 +29,8 @@ OUTPUTS = ("matte", "centre", "offset", "labels")
 
 LICENCE = """The weights in this folder (segmenter*.onnx, segmenter.safetensors) are for non-commercial research only.
 
-They were trained on data sets whose terms allow research use only (see README.md, "Data"). The code of StreamGC is licensed separately,
-under the LICENSE of the project. The weights come without warranty of any kind. One who needs weights under other terms
+They were trained on data sets whose terms allow research use only (see README.md, "Data"). The code of StreamGC is
+licensed separately, under the LICENSE of the project. The weights come without warranty of any kind. One who needs weights under other terms
 trains them on data of their own with one command: streamgc train segmenter --data DIR.
 
 The encoder started from the ImageNet weights of EfficientNet-Lite0 (Apache-2.0). Pseudo-labels came from MediaPipe
@@ -150,8 +150,8 @@ bf16 weights to resume a training from.
 
 ## Training
 
-{spent["steps"]:.0f} steps of 12 pictures in {spent["minutes"]} minutes on a share of one CPU core (`streamgc train segmenter --data DIR`):
-half at 192², half at 256², AdamW, cosine by time, averaged weights. Losses: BCE (borders four times) + Dice, focal
+{spent["steps"]:.0f} steps of 12 pictures in {spent["minutes"]} minutes on a share of one CPU core
+(`streamgc train segmenter --data DIR`): half at 192², half at 256², AdamW, cosine by time, averaged weights. Losses: BCE (borders four times) + Dice, focal
 centres, L1 offsets, cross entropy for labels. Half of the samples are composites of one to three people over empty
 rooms, with exactly known masks.
 
