@@ -30,7 +30,8 @@ OUTPUTS = ("matte", "centre", "offset", "labels")
 LICENCE = """The weights in this folder (segmenter*.onnx, segmenter.safetensors) are for non-commercial research only.
 
 They were trained on data sets whose terms allow research use only (see README.md, "Data"). The code of StreamGC is
-licensed separately, under the LICENSE of the project. The weights come without warranty of any kind. One who needs weights under other terms
+licensed separately, under the
+LICENSE of the project. The weights come without warranty of any kind. One who needs weights under other terms
 trains them on data of their own with one command: streamgc train segmenter --data DIR.
 
 The encoder started from the ImageNet weights of EfficientNet-Lite0 (Apache-2.0). Pseudo-labels came from MediaPipe
@@ -151,7 +152,8 @@ bf16 weights to resume a training from.
 ## Training
 
 {spent["steps"]:.0f} steps of 12 pictures in {spent["minutes"]} minutes on a share of one CPU core
-(`streamgc train segmenter --data DIR`): half at 192², half at 256², AdamW, cosine by time, averaged weights. Losses: BCE (borders four times) + Dice, focal
+(`streamgc train segmenter --data DIR`): half at 192², half at 256², AdamW, cosine by time, averaged weights.
+Losses: BCE (borders four times) + Dice, focal
 centres, L1 offsets, cross entropy for labels. Half of the samples are composites of one to three people over empty
 rooms, with exactly known masks.
 
