@@ -13,8 +13,9 @@ from PIL import Image
 
 from streamgc.call import sources
 from streamgc.call.sinks import RawFrames, VideoFile, read_raw, side_by_side, write_sheet
-from streamgc.call.sources import Camera, Size, fit, list_cameras, load_clip, packaged_clip, ping_pong, play
+from streamgc.call.sources import Camera, Size, list_cameras, load_clip, packaged_clip, ping_pong, play
 from streamgc.errors import InputError
+from streamgc.pipeline.clips import fit
 
 
 def write_video(path: Path, count: int, fps: int, size: tuple[int, int] = (64, 48)) -> None:
@@ -43,8 +44,8 @@ def test_a_clip_is_sampled_at_nominal_times(tmp_path: Path) -> None:
 def test_a_picture_is_cut_to_the_middle() -> None:
     wide = np.zeros((40, 120, 3), np.uint8)
     wide[:, 40:80] = 255
-    assert fit(Image.fromarray(wide), Size(32, 32)).min() > 250
-    assert fit(Image.fromarray(wide), Size(96, 32)).shape == (32, 96, 3)
+    assert fit(wide, 32, 32).min() > 250
+    assert fit(wide, 96, 32).shape == (32, 96, 3)
 
 
 @pytest.mark.parametrize("kind", ["missing", "text", "empty", "sound", "folder"])

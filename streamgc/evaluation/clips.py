@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from streamgc.errors import InputError
+from streamgc.pipeline.clips import fit, read_clip
 
 Frame = NDArray[np.uint8]
 """RGB picture, uint8 (H, W, 3)."""
@@ -28,46 +29,13 @@ class Clip(NamedTuple):
     fps: int
 
 
-def centre_square(picture: Image.Image, size: int) -> Frame:
-    """The largest centred square of `picture`, resized to `size` by Lanczos; RGB uint8 (size, size, 3)."""
-    width, height = picture.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    return np.asarray(picture.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS))
-
-
-def _image(frame: Any) -> Image.Image:
-    """PyAV's own conversion, which it leaves without types."""
-    picture: Image.Image = frame.to_image()
-    return picture
-
-
 def read_frames(path: str | Path, size: int = 256, fps: int = 15, limit: int = 150) -> list[Frame]:
     """The first `limit` frames of a video, sampled at `fps` by the source's nominal rate (25 where it states none).
 
     The n-th frame taken is the first whose nominal time is not before n / fps, so a source slower than `fps` gives
     all its frames. Raises InputError where the file cannot be opened or holds no picture.
     """
-    frames: list[Frame] = []
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise InputError(f"{path}: no video in it")
-            stream = container.streams.video[0]
-            source_rate = float(stream.average_rate or 25)
-            due = 0.0
-            for index, frame in enumerate(container.decode(stream)):
-                if index / source_rate + 1e-9 < due:
-                    continue
-                frames.append(centre_square(_image(frame), size))
-                due += 1 / fps
-                if len(frames) >= limit:
-                    break
-    except (OSError, av.FFmpegError) as error:
-        raise InputError(f"{path}: cannot be read as a video ({error})") from error
-    if not frames:
-        raise InputError(f"{path}: no picture in it")
-    return frames
+    return [fit(picture, size, size) for picture in read_clip(path, fps, limit)]
 
 
 def load_clip(path: str | Path, size: int = 256, fps: int = 15, limit: int = 150) -> Clip:

@@ -8,61 +8,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import av
-import av.error
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from streamgc.errors import InputError
 from streamgc.pipeline.call_codec import Options, load_codec
+from streamgc.pipeline.clips import fit, read_clip, reason
 from streamgc.pipeline.networks import NetworkOptions
 from streamgc.pipeline.offline import Stream, decode_file, encode_file, over_original
 from streamgc.pipeline.settings import PictureFormat
 
 Picture = NDArray[np.uint8]
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm")
-SMALL = 1e-9
-"""Seconds; against rounding when frames fall due."""
-
-
-def read_clip(path: Path, fps: float, limit: int = 0) -> Iterator[Picture]:
-    """RGB pictures (H, W, 3) of a video, sampled at ``fps``: a frame is taken when its time has come.
-
-    Raises InputError for what is no video or has no frame.
-    """
-    try:
-        container = av.open(str(path))
-    except (av.error.FFmpegError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a video: {_reason(error)}") from None
-    with container:
-        if not container.streams.video:
-            raise InputError(f"{path} has no video")
-        video = container.streams.video[0]
-        source = float(video.average_rate or 25)
-        due, taken = 0.0, 0
-        try:
-            for index, frame in enumerate(container.decode(video)):
-                if index / source + SMALL >= due:
-                    yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-                    taken += 1
-                    due += 1 / fps
-                    if taken == limit:
-                        return
-        except av.error.FFmpegError as error:
-            raise InputError(f"{path} is damaged after {taken} frames: {_reason(error)}") from None
-        if not taken:
-            raise InputError(f"{path} has no frames")
 
 
 def square_up(pictures: Iterator[Picture], picture_format: PictureFormat) -> Iterator[Picture]:
-    """The middle of each picture in the format's shape, scaled by Lanczos."""
+    """The middle of each picture in the format's shape."""
     for picture in pictures:
-        image = Image.fromarray(picture)
-        factor = min(image.width / picture_format.width, image.height / picture_format.height)
-        width, height = round(picture_format.width * factor), round(picture_format.height * factor)
-        left, top = (image.width - width) // 2, (image.height - height) // 2
-        part = image.crop((left, top, left + width, top + height))
-        yield np.asarray(part.resize((picture_format.width, picture_format.height), Image.Resampling.LANCZOS))
+        yield fit(picture, picture_format.width, picture_format.height)
 
 
 def encode_clip(clip: Path, stream: Path, options: Options, ack_delay_ms: float, limit: int = 0) -> list[int]:
@@ -104,7 +68,7 @@ def write_video(target: Path, pictures: Iterator[Picture], picture_format: Pictu
             container.mux(video.encode(None))
         temporary.replace(target)
     except OSError as error:
-        raise InputError(f"{target} cannot be written: {_reason(error)}") from None
+        raise InputError(f"{target} cannot be written: {reason(error)}") from None
     finally:
         temporary.unlink(missing_ok=True)
     return count
@@ -126,7 +90,7 @@ def write_pngs(folder: Path, pictures: Iterator[Picture]) -> int:
             folder.rmdir()
         temporary.replace(folder)
     except OSError as error:
-        raise InputError(f"{folder} cannot be written: {_reason(error)}") from None
+        raise InputError(f"{folder} cannot be written: {reason(error)}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return count
@@ -139,7 +103,7 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text)
         temporary.replace(path)
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {_reason(error)}") from None
+        raise InputError(f"{path} cannot be written: {reason(error)}") from None
 
 
 def _pictures(stream: Stream, original: Path | None) -> Iterator[Picture]:
@@ -156,7 +120,3 @@ def _pictures(stream: Stream, original: Path | None) -> Iterator[Picture]:
 def _chain(first: Picture, rest: Iterator[Picture]) -> Iterator[Picture]:
     yield first
     yield from rest
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from streamgc.errors import TrainingError
-from streamgc.pipeline.files import read_clip, square_up
+from streamgc.pipeline.clips import read_clip
+from streamgc.pipeline.files import square_up
 from streamgc.pipeline.settings import BLANK, PictureFormat
 from streamgc.scene.heatmap import dilate
 from streamgc.training.call_samples import MASK_LEVEL, SQUARE
