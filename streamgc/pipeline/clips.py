@@ -24,13 +24,15 @@ def read_clip(path: str | Path, fps: float, limit: int = 0) -> Iterator[Picture]
     The n-th is the first whose nominal time is not before n / ``fps``; a slower source gives all its frames.
     Raises InputError for what is no video or has no frame.
     """
+    if not Path(path).is_file():
+        raise InputError(f"no such file: {path}")
     try:
         container = av.open(str(path))
     except (av.error.FFmpegError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a video: {reason(error)}") from None
+        raise InputError(f"not a video: {path} ({reason(error)})") from None
     with container:
         if not container.streams.video:
-            raise InputError(f"{path} has no video")
+            raise InputError(f"not a video: {path} (no video in it)")
         video = container.streams.video[0]
         source = float(video.average_rate or 25)
         due, taken = 0.0, 0
@@ -45,7 +47,7 @@ def read_clip(path: str | Path, fps: float, limit: int = 0) -> Iterator[Picture]
         except av.error.FFmpegError as error:
             raise InputError(f"{path} is damaged after {taken} frames: {reason(error)}") from None
         if not taken:
-            raise InputError(f"{path} has no frames")
+            raise InputError(f"a video without frames: {path}")
 
 
 def fit(picture: Picture, width: int, height: int) -> Picture:
