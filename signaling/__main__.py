@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--behind-proxy", action="store_true", help="trust X-Forwarded-For")
     parser.add_argument("--certificate", default="", help="PEM file, for TLS")
     parser.add_argument("--private-key", default="", help="PEM file, for TLS")
+    parser.add_argument("--redis", default="", help="redis://host:port, shared by several instances of this server")
     given = parser.parse_args()
     try:
         settings = Settings(
@@ -31,6 +32,7 @@ def main() -> int:
             behind_proxy=given.behind_proxy,
             certificate=given.certificate,
             private_key=given.private_key,
+            redis=given.redis or os.environ.get("STREAMGC_REDIS", ""),
         )
         log_to_stderr()
         with contextlib.suppress(KeyboardInterrupt):

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from streamgc.call.messages import Describe, FromServer, PeerJoined, PeerLeft, Refusal, Refused
+from streamgc.call.messages import Describe, FromServer, Joined, PeerJoined, PeerLeft, Refusal, Refused, Reveal
 
 from .tickets import make_room
 
@@ -39,12 +39,13 @@ class Hub(Protocol):
         """Make a room; returns its token."""
         ...
 
-    async def join(self, room: str, peer: str, deliver: Deliver) -> tuple[Place, bool]:
-        """Take a place (the old one if `peer` has one there); returns it, and whether the other peer is present."""
+    async def join(self, room: str, peer: str, deliver: Deliver) -> Place:
+        """Take a place (the old one if `peer` has one there). The peer hears `Joined` before anything else, then the
+        other one `PeerJoined`."""
         ...
 
-    async def pass_on(self, place: Place, message: Describe) -> None:
-        """Give a description to the other peer."""
+    async def pass_on(self, place: Place, message: Describe | Reveal) -> None:
+        """Give a message to the other peer."""
         ...
 
     async def leave(self, place: Place, deliberate: bool) -> None:
@@ -89,7 +90,7 @@ class MemoryHub:
         self._rooms[room] = _Room()
         return room
 
-    async def join(self, room: str, peer: str, deliver: Deliver) -> tuple[Place, bool]:
+    async def join(self, room: str, peer: str, deliver: Deliver) -> Place:
         """As `Hub.join`."""
         found = self._rooms.get(room)
         if found is None or self._is_old(found):
@@ -102,12 +103,12 @@ class MemoryHub:
         found.seats[name] = _Seat(place.connection, deliver)
         if old is not None:
             await old.deliver(Refused(Refusal.REPLACED, "you have joined from elsewhere"))
-        others = self._others(place)
-        for seat in others:
+        await deliver(Joined(bool(self._others(place)), name))
+        for seat in self._others(place):
             await seat.deliver(PeerJoined())
-        return place, bool(others)
+        return place
 
-    async def pass_on(self, place: Place, message: Describe) -> None:
+    async def pass_on(self, place: Place, message: Describe | Reveal) -> None:
         """As `Hub.pass_on`."""
         others = self._others(place)
         if not others:

@@ -23,10 +23,10 @@ from streamgc.call.messages import (
     Describe,
     FromServer,
     Join,
-    Joined,
     Leave,
     Refusal,
     Refused,
+    Reveal,
     RoomMade,
     encode,
     parse_from_client,
@@ -77,13 +77,13 @@ class Server:
         return web.Response(body=encode(RoomMade(room)), content_type="application/json")
 
     async def healthz(self, request: web.Request) -> web.Response:
-        """`GET /healthz`: whether the hub answers."""
-        rooms, peers = await self._hub.counts()
+        """`GET /healthz`: whether the hub answers; 503 when it does not."""
+        rooms, peers = await self._counts()
         return web.json_response({"status": "ok", "rooms": rooms, "peers": peers})
 
     async def metrics(self, request: web.Request) -> web.Response:
         """`GET /metrics`: for Prometheus."""
-        rooms, peers = await self._hub.counts()
+        rooms, peers = await self._counts()
         self._metrics.rooms.set(rooms)
         self._metrics.peers.set(peers)
         return web.Response(body=generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -97,6 +97,12 @@ class Server:
         await socket.prepare(request)
         await _Peer(socket, self._hub, self._settings, self._metrics, self._note).run()
         return socket
+
+    async def _counts(self) -> tuple[int, int]:
+        try:
+            return await self._hub.counts()
+        except HubError as error:
+            raise web.HTTPServiceUnavailable(text=error.text) from error
 
     def _admit(self, request: web.Request) -> None:
         """Raise the HTTP error of whoever may not come in."""
@@ -167,11 +173,11 @@ class _Peer:
             await self._refuse(error.code, error.text)
             return error.code not in (Refusal.NO_SUCH_ROOM, Refusal.ROOM_FULL)
 
-    async def _act(self, message: Join | Describe | Leave) -> bool:
+    async def _act(self, message: Join | Describe | Reveal | Leave) -> bool:
         if isinstance(message, Leave):
             self._deliberate = True
             return False
-        if isinstance(message, Describe):
+        if isinstance(message, Describe | Reveal):
             if self._place is None:
                 raise HubError(Refusal.NOT_JOINED, "join a room first")
             await self._hub.pass_on(self._place, message)
@@ -182,9 +188,8 @@ class _Peer:
         if message.protocol != PROTOCOL:
             await self._refuse(Refusal.WRONG_VERSION, f"this server speaks version {PROTOCOL} of the protocol")
             return False
-        self._place, present = await self._hub.join(message.room, message.peer, self._deliver)
+        self._place = await self._hub.join(message.room, message.peer, self._deliver)
         self._metrics.joined.inc()
-        await self._deliver(Joined(present, self._place.peer))
         return True
 
     async def _deliver(self, message: FromServer) -> None:
@@ -208,9 +213,17 @@ def _ticket(request: web.Request) -> str:
     return ticket if kind == "Bearer" else request.query.get("ticket", "")
 
 
+def _hub_of(settings: Settings) -> Hub:
+    if settings.redis:
+        from .redis_hub import RedisHub
+
+        return RedisHub(settings.redis, settings.rooms_max, settings.room_expiry_s)
+    return MemoryHub(settings.rooms_max, settings.room_expiry_s)
+
+
 def create_app(settings: Settings, hub: Hub | None = None) -> web.Application:
     """The application; `hub` replaces the one that the settings name."""
-    chosen: Hub = hub or MemoryHub(settings.rooms_max, settings.room_expiry_s)
+    chosen = hub or _hub_of(settings)
     server = Server(settings, chosen)
     app = web.Application(client_max_size=1024)
     app.add_routes(

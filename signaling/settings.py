@@ -16,6 +16,7 @@ class Settings:
     behind_proxy: bool = False  # take the client's address from X-Forwarded-For
     certificate: str = ""  # PEM files; empty = no TLS
     private_key: str = ""
+    redis: str = ""  # URL of the Redis server that several instances share; empty = rooms in this process
     rooms_max: int = 10_000
     room_expiry_s: float = 3600.0  # a room without any peer is forgotten after so long
     heartbeat_s: float = 10.0

@@ -196,12 +196,16 @@ def signaling(
     behind_proxy: Annotated[bool, typer.Option("--behind-proxy", help="Trust X-Forwarded-For.")] = False,
     certificate: Annotated[str, typer.Option(help="TLS certificate chain, PEM.")] = "",
     private_key: Annotated[str, typer.Option(help="TLS private key, PEM.")] = "",
+    redis: Annotated[
+        str, typer.Option(help="redis://host:port, where several instances share their rooms.", envvar="STREAMGC_REDIS")
+    ] = "",
 ) -> None:
     """Run the rendezvous server at which two peers find each other."""
     from streamgc.call.serve import SignalingOptions, run_signaling
 
     run_signaling(
-        SignalingOptions(host, port, secret, tuple(origin or ()), behind_proxy, certificate, private_key), typer.echo
+        SignalingOptions(host, port, secret, tuple(origin or ()), behind_proxy, certificate, private_key, redis),
+        typer.echo,
     )
 
 

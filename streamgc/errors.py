@@ -58,7 +58,11 @@ class CallError(StreamGCError):
 
 
 class SignallingError(CallError):
-    """The rendezvous server refused, or could not be reached."""
+    """The rendezvous server refused, or could not be reached; `kind` says which: `server-gone`, or its refusal's."""
+
+    def __init__(self, text: str, kind: str = "") -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 class PeerUnreachable(CallError):

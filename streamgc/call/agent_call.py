@@ -13,11 +13,22 @@ from aiortc import RTCIceServer
 
 from streamgc.call.agent_codec import AgentCodec
 from streamgc.call.agent_leg import Screen
-from streamgc.call.agent_messages import Figures, Hello, Phase, Settings, Situation, ToPage, Trouble, View
+from streamgc.call.agent_messages import (
+    Authentication,
+    Figures,
+    Hello,
+    Phase,
+    Settings,
+    Situation,
+    ToPage,
+    Trouble,
+    View,
+)
 from streamgc.call.agent_mirror import Mirror
 from streamgc.call.agent_rival import RivalMeter
 from streamgc.call.codec import CodecOptions
-from streamgc.call.rendezvous import make_room, server_url
+from streamgc.call.messages import Refusal
+from streamgc.call.rendezvous import GONE, make_room, server_url
 from streamgc.call.session import Event, Hooks, Session, SessionOptions
 from streamgc.call.sources import Size
 from streamgc.errors import PeerUnreachable, SignallingError, StreamGCError
@@ -37,13 +48,13 @@ _PHASES = {
     Event.RECONNECTING: Phase.RECONNECTING,
     Event.LEFT: Phase.LEFT,
 }
-_REASONS = (
-    ("two people are in this room", "room-full"),
-    ("no such room", "no-room"),
-    ("not a signalling message", "no-room"),
-    ("no signalling server", "server-gone"),
-    ("the signalling server is gone", "server-gone"),
-)
+_REASONS = {
+    Refusal.ROOM_FULL.value: "room-full",
+    Refusal.NO_SUCH_ROOM.value: "no-room",
+    Refusal.MALFORMED.value: "no-room",
+    Refusal.UNAVAILABLE.value: "server-gone",
+    GONE: "server-gone",
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,7 @@ class AgentCall:
         self._mirror = Mirror(codec, self._on_mirror)
         self._rival = RivalMeter(Size(options.codec.width, options.codec.height), options.codec.fps)
         self._server = options.server
+        self._code = ""
         self._dark_at = 0.0
         self._last_remote: Picture | None = None
 
@@ -91,7 +103,7 @@ class AgentCall:
             self._options.source,
             codec.switchable,
         )
-        return [about, self.settings, self.situation]
+        return [about, self.settings, self.situation, Authentication(self._code)]
 
     def attach(self, remote: Screen | None, own: Screen | None) -> None:
         """Show pictures on these screens from now on."""
@@ -185,7 +197,9 @@ class AgentCall:
             ice_servers=options.ice_servers,
             impairment=options.impairment,
         )
-        hooks = Hooks(self._on_shown, self._on_sent, self._on_event, self._on_statistics, self._on_connection)
+        hooks = Hooks(
+            self._on_shown, self._on_sent, self._on_event, self._on_statistics, self._on_connection, self._on_code
+        )
         self._server = server
         self._session = Session(SessionOptions(server, room, connection, options.ticket), self._codec, hooks)
         self._last_remote = None
@@ -214,7 +228,7 @@ class AgentCall:
         text = str(error)
         reason = "unreachable" if isinstance(error, PeerUnreachable) else "other"
         if isinstance(error, SignallingError):
-            reason = next((name for words, name in _REASONS if words in text), "other")
+            reason = _REASONS.get(error.kind, "other")
         self._set(Situation(Phase.FAILED, text, reason, room=self.situation.room))
 
     def _at(self, phase: Phase, text: str = "", room: str = "") -> Situation:
@@ -233,6 +247,11 @@ class AgentCall:
 
     def _on_connection(self, connection: Connection) -> None:
         self._mirror.restart()
+        self._on_code("")
+
+    def _on_code(self, code: str) -> None:
+        self._code = code
+        self._tell(Authentication(code))
 
     def _on_event(self, event: Event, text: str) -> None:
         self._set(self._at(_PHASES[event], text))

@@ -142,6 +142,12 @@ class Figures(msgspec.Struct, tag="figures", frozen=True):
     vp8_kbps: float | None  # see agent_rival.py
 
 
+class Authentication(msgspec.Struct, tag="authentication", frozen=True):
+    """The short authentication string of the connection that is up; see authentication.py."""
+
+    code: str  # empty = none yet, or the other side has none to compare
+
+
 class Trouble(msgspec.Struct, tag="trouble", frozen=True):
     """Something asked for was not done."""
 
@@ -152,7 +158,7 @@ class Replaced(msgspec.Struct, tag="replaced", frozen=True):
     """Another tab has taken this call over."""
 
 
-ToPage = Hello | Settings | Situation | Figures | Trouble | Replaced
+ToPage = Hello | Settings | Situation | Figures | Authentication | Trouble | Replaced
 
 
 class TabOffer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

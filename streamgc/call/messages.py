@@ -1,8 +1,8 @@
 """What clients and the rendezvous server say to each other: JSON over a WebSocket, typed and of limited size.
 
 The order: `Join` → `Joined` (or `Refused`); when both peers are there the one that came second sends
-`Describe(offer)`, the other answers with `Describe(answer)`. A peer that comes back after an outage joins with the
-`peer` it was given and takes its old place.
+`Describe(offer)`, the other answers with `Describe(answer)`, and the first ends with `Reveal` (what for: see
+authentication.py). A peer that comes back after an outage joins with the `peer` it was given and takes its old place.
 """
 
 from enum import StrEnum
@@ -21,6 +21,8 @@ MESSAGE_MAX = 65_536
 Room = Annotated[str, msgspec.Meta(min_length=16, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
 PeerId = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[A-Za-z0-9_-]*$")]
 DescriptionText = Annotated[str, msgspec.Meta(max_length=32_768)]
+Hex256 = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?$")]
+"""256 bits, or nothing from a peer that has no authentication string to offer."""
 
 
 class Refusal(StrEnum):
@@ -37,6 +39,7 @@ class Refusal(StrEnum):
     TOO_MANY = "too-many"
     REPLACED = "replaced"
     EXPIRED = "expired"
+    UNAVAILABLE = "unavailable"
 
 
 class Join(msgspec.Struct, tag="join", frozen=True, forbid_unknown_fields=True):
@@ -52,6 +55,13 @@ class Describe(msgspec.Struct, tag="describe", frozen=True, forbid_unknown_field
 
     kind: Literal["offer", "answer"]
     text: DescriptionText
+    proof: Hex256 = ""  # of an offer the commitment to a nonce, of an answer a nonce
+
+
+class Reveal(msgspec.Struct, tag="reveal", frozen=True, forbid_unknown_fields=True):
+    """The nonce that an offer has committed to."""
+
+    nonce: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Leave(msgspec.Struct, tag="leave", frozen=True, forbid_unknown_fields=True):
@@ -82,8 +92,8 @@ class Refused(msgspec.Struct, tag="refused", frozen=True):
     text: str
 
 
-FromClient = Join | Describe | Leave
-FromServer = Joined | PeerJoined | PeerLeft | Describe | Refused
+FromClient = Join | Describe | Reveal | Leave
+FromServer = Joined | PeerJoined | PeerLeft | Describe | Reveal | Refused
 
 
 class RoomMade(msgspec.Struct, frozen=True):

@@ -15,12 +15,16 @@ from streamgc.call.messages import (
     Join,
     Joined,
     Leave,
+    Refusal,
     Refused,
     RoomMade,
     encode,
     parse_from_server,
 )
 from streamgc.errors import SignallingError
+
+GONE = "server-gone"
+"""`SignallingError.kind` of a server that does not answer, or no longer."""
 
 REPLY_S = 10.0
 """The longest wait for the server's answer."""
@@ -51,7 +55,7 @@ async def make_room(server: str, ticket: str = "") -> str:
                 raise SignallingError(f"the signalling server refused: {(await reply.text())[:200]}")
             return msgspec.json.decode(await reply.read(), type=RoomMade).room
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise SignallingError(f"no signalling server at {url}") from error
+        raise SignallingError(f"no signalling server at {url}", GONE) from error
     except msgspec.MsgspecError as error:
         raise SignallingError(f"what answers at {url} is no signalling server") from error
 
@@ -91,21 +95,24 @@ class Rendezvous:
     async def send(self, message: FromClient) -> None:
         """Raises `SignallingError` when the server is gone."""
         if self._socket is None or self._socket.closed:
-            raise SignallingError("the signalling server is gone")
+            raise SignallingError("the signalling server is gone", GONE)
         try:
             await self._socket.send_str(encode(message).decode())
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise SignallingError("the signalling server is gone") from error
+            raise SignallingError("the signalling server is gone", GONE) from error
 
     async def receive(self) -> FromServer:
-        """The next message; raises `SignallingError` when the server is gone or refuses."""
+        """The next message; raises `SignallingError` when the server is gone or refuses.
+
+        That the other side has just gone is nothing to give up for: `Refused(NO_PEER)` is returned.
+        """
         assert self._socket is not None
         message = await self._socket.receive()
         if message.type is not aiohttp.WSMsgType.TEXT:
-            raise SignallingError("the signalling server is gone")
+            raise SignallingError("the signalling server is gone", GONE)
         parsed = parse_from_server(message.data)
-        if isinstance(parsed, Refused):
-            raise SignallingError(parsed.text)
+        if isinstance(parsed, Refused) and parsed.code is not Refusal.NO_PEER:
+            raise SignallingError(parsed.text, parsed.code.value)
         return parsed
 
     async def _join(self) -> None:
@@ -120,7 +127,7 @@ class Rendezvous:
         except aiohttp.WSServerHandshakeError as error:
             raise SignallingError(f"the signalling server refused: {error.status}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise SignallingError(f"no signalling server at {self._url}") from error
+            raise SignallingError(f"no signalling server at {self._url}", GONE) from error
         if not isinstance(reply, Joined):
             raise SignallingError("the signalling server answered out of turn")
         self.peer, self.peer_present = reply.peer, reply.peer_present

@@ -111,7 +111,7 @@ class _Call:
         session = Session(
             SessionOptions(server_url(options.server), room, connection, options.ticket, send=pictures is not None),
             self._codec,
-            Hooks(shown=self._on_shown, event=self._on_event, statistics=self._on_statistics),
+            Hooks(shown=self._on_shown, event=self._on_event, statistics=self._on_statistics, code=self._on_code),
         )
         for name in (signal.SIGINT, signal.SIGTERM):
             with contextlib.suppress(NotImplementedError):
@@ -148,6 +148,12 @@ class _Call:
 
     def _on_event(self, event: Event, text: str) -> None:
         self._console.print(f"{event.value}{': ' + text if text else ''}")
+
+    def _on_code(self, code: str) -> None:
+        if code:
+            self._console.print(f"code: {code}   (read it to each other: the other side must see the same)")
+        else:
+            self._console.print("no code to compare with the other side: trust in the signalling server is needed")
 
     def _on_statistics(self, statistics: Statistics, snapshots: Snapshots) -> None:
         if self._live is not None:

@@ -30,6 +30,7 @@ class SignalingOptions:
     behind_proxy: bool = False
     certificate: str = ""
     private_key: str = ""
+    redis: str = ""
 
 
 def signaling_package() -> ModuleType:

@@ -8,16 +8,19 @@ and so makes the offer; the other, told that its peer has come, drops its old co
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from streamgc.call.authentication import Handshake
 from streamgc.call.codec import Codec
-from streamgc.call.messages import Describe, Joined, PeerJoined, PeerLeft, Refused
-from streamgc.call.rendezvous import Rendezvous
+from streamgc.call.messages import Describe, FromServer, PeerJoined, PeerLeft, Refusal, Refused, Reveal
+from streamgc.call.rendezvous import GONE, Rendezvous
 from streamgc.errors import CallError, PeerUnreachable, SignallingError
 from streamgc.profiling.spans import Spans
 from streamgc.rtc.connection import Connection, ConnectionOptions
+from streamgc.rtc.fingerprints import fingerprints
 from streamgc.rtc.pictures import Captured, Encoded, Picture, Shown
 from streamgc.rtc.snapshot import Snapshots
 from streamgc.rtc.statistics import Statistics
@@ -28,8 +31,11 @@ LEAVING_S = 1.0
 OUTAGE_S = 6.0
 """Silence after which a new connection is tried, while the old one might still recover."""
 
+HANDSHAKE_S = 1.0
+"""The shortest time between two connections: a server that hopes for equal authentication codes has few attempts."""
+
 RETRY_S = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Pauses between attempts to join again; the last is repeated."""
+"""Pauses between attempts to join again; the last is repeated in a call that was up, and ends one that never was."""
 
 
 class Event(StrEnum):
@@ -66,6 +72,7 @@ class Hooks:
     event: Callable[[Event, str], None] = lambda event, text: None
     statistics: Callable[[Statistics, Snapshots], None] = lambda statistics, snapshots: None
     new_connection: Callable[[Connection], None] = field(default=lambda connection: None)
+    code: Callable[[str], None] = lambda code: None  # the authentication string; empty = there is none to compare
 
 
 class Session:
@@ -79,6 +86,9 @@ class Session:
         self._changed = asyncio.Event()
         self._peer = ""
         self._snapshots: Snapshots | None = None
+        self._handshake: Handshake | None = None
+        self._code: str | None = None  # None = not known yet
+        self._last_handshake = -HANDSHAKE_S
 
     def put(self, captured: Captured) -> None:
         """Send a picture, if there is somebody to send it to."""
@@ -102,8 +112,8 @@ class Session:
         while not self._stopped.is_set():
             try:
                 rejoin = await self._stay()
-            except (SignallingError, PeerUnreachable):
-                if not self._peer or not self._options.rejoin or not self.connected.is_set():
+            except (SignallingError, PeerUnreachable) as error:
+                if not self._may_try_again(error, attempt):
                     raise
                 rejoin = True
                 await self._pause(RETRY_S[min(attempt, len(RETRY_S) - 1)])
@@ -115,6 +125,15 @@ class Session:
             if not rejoin:
                 return
             self._hooks.event(Event.RECONNECTING, "")
+
+    def _may_try_again(self, error: CallError, attempt: int) -> bool:
+        """A call that was up comes back for as long as it takes; one that is being set up survives its server."""
+        if not self._peer or not self._options.rejoin:
+            return False
+        if self.connected.is_set():
+            return True
+        gone = isinstance(error, SignallingError) and error.kind in (GONE, Refusal.UNAVAILABLE.value)
+        return gone and attempt < len(RETRY_S)
 
     async def _stay(self) -> bool:
         """Join and hold the call until it ends (False) or must be set up anew (True)."""
@@ -159,27 +178,59 @@ class Session:
                 task.cancel()
             await asyncio.gather(receiving, stopping, beat, return_exceptions=True)
 
-    async def _handle(
-        self, message: Joined | PeerJoined | PeerLeft | Describe | Refused, rendezvous: Rendezvous
-    ) -> bool:
+    async def _handle(self, message: FromServer, rendezvous: Rendezvous) -> bool:
         """Take one message of the server; False when the call is over."""
         if isinstance(message, PeerJoined):
             await self._drop()
+        elif isinstance(message, Refused):  # our description came when the other side had just gone
+            await self._drop()
+            self._hooks.event(Event.WAITING, "")
         elif isinstance(message, PeerLeft) and message.deliberate:
             self._hooks.event(Event.LEFT, "")
             return False
         elif isinstance(message, Describe) and message.kind == "offer":
             connection = await self._new_connection()
-            await rendezvous.send(Describe("answer", await connection.answer(message.text)))
+            handshake = self._handshake = Handshake(offers=False)
+            handshake.take_proof(message.proof)
+            await rendezvous.send(Describe("answer", await connection.answer(message.text), handshake.proof))
+            if not message.proof:
+                self._tell_code("")
             self._hooks.event(Event.CONNECTING, connection.failure or "")
         elif isinstance(message, Describe) and self.connection is not None:
             await self.connection.accept(message.text)
+            if self._handshake is not None and message.proof:
+                self._handshake.take_proof(message.proof)
+                await rendezvous.send(Reveal(self._handshake.revealed))
+                self._compare()
+            else:
+                self._tell_code("")
             self._hooks.event(Event.CONNECTING, self.connection.failure or "")
+        elif isinstance(message, Reveal) and self._handshake is not None:
+            if self._handshake.take_revealed(message.nonce):
+                self._compare()
+            else:
+                _log.warning("the other side's nonce is not the one it had committed to")
+                self._tell_code("")
         return True
 
     async def _offer(self, rendezvous: Rendezvous) -> None:
         connection = await self._new_connection()
-        await rendezvous.send(Describe("offer", await connection.offer()))
+        self._handshake = Handshake(offers=True)
+        await rendezvous.send(Describe("offer", await connection.offer(), self._handshake.proof))
+
+    def _compare(self) -> None:
+        """Tell the authentication string once both nonces and both certificates are known."""
+        if self.connection is None or self._handshake is None or self.connection.state not in ("connected", "silent"):
+            return
+        certificates = fingerprints(self.connection.pc)
+        code = self._handshake.code(certificates) if certificates is not None else ""
+        if code or certificates is None:
+            self._tell_code(code)
+
+    def _tell_code(self, code: str) -> None:
+        if code != self._code:
+            self._code = code
+            self._hooks.code(code)
 
     async def _beat(self) -> bool:
         """Once a second: statistics, and whether the connection is still good. Returns whether to join again."""
@@ -210,6 +261,9 @@ class Session:
 
     async def _new_connection(self) -> Connection:
         await self._drop()
+        await self._pause(self._last_handshake + HANDSHAKE_S - time.monotonic())
+        self._last_handshake = time.monotonic()
+        self._code = None
         spans, options = Spans(), self._options
         hooks = self._hooks
         self.connection = Connection(
@@ -234,6 +288,7 @@ class Session:
         if state == "connected":
             self.connected.set()
             self._hooks.event(Event.CONNECTED, "")
+            self._compare()
         elif state == "silent":
             self._hooks.event(Event.SILENT, "")
         self._changed.set()
@@ -246,6 +301,8 @@ class Session:
             await connection.close()
 
     async def _pause(self, seconds: float) -> None:
+        if seconds <= 0:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopped.wait()
