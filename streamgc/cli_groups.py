@@ -43,8 +43,10 @@ def mount(app: typer.Typer, words: Sequence[str]) -> None:
 
     Raises InputError when a group is asked for whose packages are not installed.
     """
+    from streamgc.call import profile_command
     from streamgc.pipeline import still_commands
 
+    app.command()(profile_command.profile)
     app.command()(still_commands.compress)
     app.command()(still_commands.decompress)
     groups = {"train": train, "evaluate": evaluate, "engines": engines}

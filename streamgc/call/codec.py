@@ -8,6 +8,7 @@ from typing import Protocol, cast
 from streamgc.errors import InputError
 from streamgc.profiling.spans import Spans
 from streamgc.rtc.pictures import Picture, PictureReceiver, PictureSender
+from streamgc.runtime.engine import Precision
 
 DEFAULT_FACTORY = "streamgc.pipeline.call_codec:load_codec"
 """Where the shipped codec is made."""
@@ -28,6 +29,7 @@ class CodecOptions:
     backend: str = "auto"
     threads: int = 0  # 0 = as the engine likes
     factory: str = DEFAULT_FACTORY
+    precision: Precision = "auto"
 
 
 class Codec(Protocol):

@@ -40,7 +40,16 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> dict[str, 
     clip = _load(options, clip_path)
     with tempfile.TemporaryDirectory(prefix="streamgc-demo-") as name:
         folder = Path(name)
-        asyncio.run(_call(options, clip_path, folder, screen))
+        latest: dict[str, Statistics] = {}
+        with Live(console=screen, refresh_per_second=4, transient=False) as live:
+
+            def update(name: str, statistics: Statistics) -> None:
+                if statistics.state == "failed" and name in latest:
+                    return  # the other side has hung up; what counted was said before
+                latest[name] = statistics
+                live.update(table(latest))
+
+            asyncio.run(make_call(options, clip_path, folder, update))
         logs = [read_log(folder / f"{peer}.events") for peer in "ab"]
         whole = report(options, logs)
         write_pictures(options, folder, logs, clip)
@@ -56,7 +65,11 @@ def _load(options: DemoOptions, path: str) -> list[Picture]:
     return load_clip(path, Size(options.codec.width, options.codec.height), options.codec.fps, limit)
 
 
-async def _call(options: DemoOptions, clip: str, folder: Path, screen: Console) -> None:
+async def make_call(options: DemoOptions, clip: str, folder: Path, update: Callable[[str, Statistics], None]) -> None:
+    """Run a server and two peers to the end of the call; each peer leaves `<name>.events` in `folder`.
+
+    `update(name, statistics)` is called once a second for each peer. Raises what a peer that fails says.
+    """
     async with local_server(SignalingOptions(port=0)) as server:
         room = await make_room(server)
         impairment = None if options.impairment.perfect else options.impairment
@@ -71,6 +84,7 @@ async def _call(options: DemoOptions, clip: str, folder: Path, screen: Console) 
             seconds=options.seconds,
             receive=options.duplex,
             frames_kept=int(options.keep_seconds * options.codec.fps),
+            study=options.study,
         )
         other = replace(
             common,
@@ -79,16 +93,7 @@ async def _call(options: DemoOptions, clip: str, folder: Path, screen: Console) 
             receive=True,
             impairment=replace(impairment, seed=impairment.seed + 1000) if impairment else None,
         )
-        latest: dict[str, Statistics] = {}
-        with Live(console=screen, refresh_per_second=4, transient=False) as live:
-
-            def update(name: str, statistics: Statistics) -> None:
-                if statistics.state == "failed" and name in latest:
-                    return  # the other side has hung up; what counted was said before
-                latest[name] = statistics
-                live.update(table(latest))
-
-            await _run_peers([common, other], options.seconds + START_S, update)
+        await _run_peers([common, other], options.seconds + START_S, update)
 
 
 async def _run_peers(peers: list[PeerOptions], limit_s: float, update: Callable[[str, Statistics], None]) -> None:

@@ -9,6 +9,14 @@ from streamgc.rtc.impairment import Impairment
 
 
 @dataclass(frozen=True)
+class Study:
+    """What a profile does to a call, beside watching it."""
+
+    slow: float = 1.0  # the receiver takes so many times as long for a picture
+    flash: bool = False  # a block of the picture changes its brightness once a second
+
+
+@dataclass(frozen=True)
 class DemoOptions:
     """The demo's options; network impairments hold for both directions."""
 
@@ -19,6 +27,7 @@ class DemoOptions:
     impairment: Impairment = field(default_factory=Impairment)
     out: Path = Path("out")
     keep_seconds: float = 60.0  # of the call that go into the video
+    study: Study = field(default_factory=Study)
 
     def __post_init__(self) -> None:
         if self.seconds < 1 or not 1 <= self.codec.fps <= 60:
@@ -41,3 +50,4 @@ class PeerOptions:
     seconds: float
     receive: bool
     frames_kept: int
+    study: Study = field(default_factory=Study)

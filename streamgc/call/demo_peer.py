@@ -21,7 +21,9 @@ from streamgc.call.demo_options import PeerOptions
 from streamgc.call.session import Event, Hooks, Session, SessionOptions
 from streamgc.call.sinks import RawFrames
 from streamgc.call.sources import Camera, Size, load_clip, play
+from streamgc.call.study import studied
 from streamgc.errors import StreamGCError
+from streamgc.profiling.threads import cpu_by_thread, thread_names
 from streamgc.rtc.connection import Connection, ConnectionOptions
 from streamgc.rtc.pictures import Captured, Encoded, Picture
 from streamgc.rtc.snapshot import Snapshots
@@ -53,6 +55,17 @@ class SpanRecord(msgspec.Struct, tag="span", frozen=True):
     frame: int | None
     start_ns: int
     end_ns: int
+    thread: int
+
+
+class Tick(msgspec.Struct, tag="tick", frozen=True):
+    """Once a second: rates since the one before, and CPU seconds by thread since the peer began."""
+
+    at_ns: int
+    sent_kbps: float
+    payload_kbps: float
+    received_kbps: float
+    cpu_s: dict[str, float]
 
 
 class Ended(msgspec.Struct, tag="ended", frozen=True):
@@ -75,9 +88,10 @@ class Ended(msgspec.Struct, tag="ended", frozen=True):
     freeze_longest_s: float
     sent_dropped: dict[str, int]
     received_dropped: dict[str, int]
+    threads: dict[int, str]  # names, by what `SpanRecord.thread` holds
 
 
-Record = SentFrame | ShownFrame | SpanRecord | Ended
+Record = SentFrame | ShownFrame | SpanRecord | Tick | Ended
 
 
 class Peer:
@@ -89,7 +103,7 @@ class Peer:
         self._events = (folder / f"{options.name}.events").open("wb")
         self._kept = RawFrames(folder / f"{options.name}.kept", options.frames_kept)
         self._shown = RawFrames(folder / f"{options.name}.shown", options.frames_kept)
-        self._codec = load_codec(options.codec)
+        self._codec = studied(load_codec(options.codec), options.study)
         connection = ConnectionOptions(
             model=self._codec.model_hash,
             kbps=options.codec.kbps,
@@ -114,6 +128,7 @@ class Peer:
         self._cpu_at_start = 0.0
         self._setup_bytes = 0
         self._last: Statistics | None = None
+        self._threads: dict[int, str] = {}
 
     async def run(self) -> None:
         """The whole call."""
@@ -161,7 +176,18 @@ class Peer:
 
     def _on_statistics(self, statistics: Statistics, snapshots: Snapshots) -> None:
         for span in snapshots.spans:
-            self._write(SpanRecord(span.stage, span.frame, span.start_ns, span.end_ns))
+            self._write(SpanRecord(span.stage, span.frame, span.start_ns, span.end_ns, span.thread))
+        sent = statistics.sent
+        self._write(
+            Tick(
+                time.monotonic_ns(),
+                sent.kbps_onwire,
+                sent.kbps_payload,
+                statistics.received.kbps_onwire,
+                cpu_by_thread(),
+            )
+        )
+        self._threads.update(thread_names())
         self._last = statistics
         with contextlib.suppress(BrokenPipeError):
             self._out.write(to_json_line(statistics).decode())
@@ -195,6 +221,7 @@ class Peer:
                     freeze_longest_s=last.received.freeze_longest_s,
                     sent_dropped=last.sent.frames_dropped,
                     received_dropped=last.received.frames_dropped,
+                    threads=self._threads,
                 )
             )
         for file in (self._events, self._kept, self._shown):

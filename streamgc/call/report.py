@@ -10,10 +10,11 @@ import msgspec
 import numpy as np
 
 from streamgc.call.demo_options import DemoOptions
-from streamgc.call.demo_peer import Ended, Record, SentFrame, ShownFrame, SpanRecord
+from streamgc.call.demo_peer import Ended, Record, SentFrame, ShownFrame, SpanRecord, Tick
 from streamgc.call.sinks import VideoFile, read_raw, side_by_side, write_bytes, write_sheet
 from streamgc.errors import CallError
 from streamgc.profiling.percentiles import StageTimes, as_report, percentiles
+from streamgc.profiling.spans import REPORT
 from streamgc.rtc.pictures import Picture
 
 TIMELY_MS = 150.0
@@ -28,6 +29,7 @@ class Log:
     sent: dict[int, SentFrame] = field(default_factory=dict)
     shown: list[ShownFrame] = field(default_factory=list)
     spans: list[SpanRecord] = field(default_factory=list)
+    ticks: list[Tick] = field(default_factory=list)
     ended: Ended | None = None
 
 
@@ -43,6 +45,8 @@ def read_log(path: Path) -> Log:
             log.shown.append(record)
         elif isinstance(record, SpanRecord):
             log.spans.append(record)
+        elif isinstance(record, Tick):
+            log.ticks.append(record)
         else:
             log.ended = record
     if log.ended is None:
@@ -92,6 +96,8 @@ def stages(sender: Log, receiver: Log) -> dict[str, dict[str, float]]:
     times = StageTimes(1_000_000)
     packetised = {span.frame: span.end_ns for span in sender.spans if span.stage == "packetise"}
     for span in (*sender.spans, *receiver.spans):
+        if span.stage == REPORT:
+            continue
         times.add(span.stage, (span.end_ns - span.start_ns) / 1e6)
     for span in receiver.spans:
         if span.stage == "reassemble" and span.frame in packetised:

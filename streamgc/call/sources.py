@@ -77,7 +77,7 @@ async def play(pictures: list[Picture], fps: float, seconds: float) -> AsyncIter
             await asyncio.sleep(due - now)
         elif now >= due + 1 / fps:
             continue
-        yield Captured(pictures[position], time.monotonic_ns(), position)
+        yield Captured(pictures[position], time.monotonic_ns(), position, int(due * 1e9))
 
 
 class Camera:
@@ -116,7 +116,8 @@ class Camera:
             for position, frame in enumerate(container.decode(video=0)):
                 if self._stopping.is_set():
                     break
-                now = time.monotonic()
+                begun_ns = time.monotonic_ns()
+                now = begun_ns / 1e9
                 if now < due - 0.25 / self._fps:
                     continue
                 due = max(due + 1 / self._fps, now)
@@ -124,6 +125,7 @@ class Camera:
                     fit(frame.to_ndarray(format="rgb24"), self._size.width, self._size.height),
                     time.monotonic_ns(),
                     position,
+                    begun_ns,
                 )
                 _tell(loop, self._put, captured)
         except av.FFmpegError:

@@ -52,6 +52,8 @@ class Options(Protocol):
     def backend(self) -> str: ...
     @property
     def threads(self) -> int: ...
+    @property
+    def precision(self) -> Precision: ...
 
 
 class LoadedModels:
@@ -174,7 +176,9 @@ def load_codec(options: Options) -> CallCodec:
         framing=options.framing,
     )
     models = LoadedModels(
-        options.model, picture_format, NetworkOptions(options.backend, "auto", options.threads or None)
+        options.model,
+        picture_format,
+        NetworkOptions(options.backend, options.precision, options.threads or None),
     )
     for role in ("encoder", "reference", "generator", SEGMENTER):
         models.engine(role)

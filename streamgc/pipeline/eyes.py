@@ -45,14 +45,25 @@ class SceneEyes:
         """See ``looking.Eyes``."""
         started = self._spans.clock()
         seen = self._observer.observe(picture)
-        ended = self._spans.clock()
-        middle = min(ended, started + int(seen.statistics.segment_ms * 1e6))
-        self._spans.add("segment", started, middle)
-        self._spans.add("heatmap", middle, ended)
+        self._record(started, self._spans.clock(), seen.statistics)
         self.statistics = seen.statistics
         crop = _units(seen.crop, picture.shape[1], picture.shape[0]) if self._framing else None
         kept = seen.kept
         return View(seen.picture, kept.matte, kept.cells, kept.labels, crop, seen.statistics.kept)
+
+    def _record(self, started: int, ended: int, statistics: SceneStatistics) -> None:
+        """The observer's own times, one after the other, as spans."""
+        if not self._spans.enabled:
+            return
+        for stage, milliseconds in (
+            ("crop", statistics.crop_ms),
+            ("segment", statistics.segment_ms),
+            ("track", statistics.track_ms),
+        ):
+            middle = min(ended, started + int(milliseconds * 1e6))
+            self._spans.add(stage, started, middle)
+            started = middle
+        self._spans.add("heatmap", started, ended)
 
 
 def _units(crop: Crop, width: int, height: int) -> tuple[int, int, int] | None:

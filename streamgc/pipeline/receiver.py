@@ -114,10 +114,10 @@ class Receiver:
         ready, self._ready = self._ready, None
         if ready is None:
             return None
-        features = self._features_of(ready.key)
-        if features is None:
-            return None
         with self._spans.frame(ready.number):
+            features = self._features_of(ready.key)
+            if features is None:
+                return None
             with self._spans("generate"):
                 plane = np.where(ready.code.keep, np.uint8(KEPT), np.uint8(SYNTHESISED))
                 person = self._generator.generate(ready.code, plane, features)

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from streamgc.profiling.spans import STAGES, Span
+from streamgc.profiling.spans import REPORT, STAGES, Span
 
 
 class Percentiles(NamedTuple):
@@ -64,8 +64,10 @@ class StageTimes:
         self._stages.setdefault(stage, Window(self._size)).add(milliseconds)
 
     def add_spans(self, spans: Iterable[Span]) -> None:
+        """Add what is a stage's time; a `REPORT` is none."""
         for span in spans:
-            self.add(span.stage, span.milliseconds)
+            if span.stage != REPORT:
+                self.add(span.stage, span.milliseconds)
 
     def percentiles(self) -> dict[str, Percentiles]:
         """Percentiles by stage, stages in the order a frame passes them, unknown ones last by name."""

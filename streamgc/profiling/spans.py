@@ -18,22 +18,28 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, Protocol
 
-STAGES = (
+SENDER_STAGES = (
+    "capture",
+    "wait",
+    "crop",
     "segment",
+    "track",
     "heatmap",
     "blank",
+    "key",
     "encode",
     "quantise",
     "code",
     "packetise",
-    "network",
-    "reassemble",
-    "decode",
-    "generate",
-    "composite",
-    "display",
+    "pace",
 )
+RECEIVER_STAGES = ("reassemble", "decode", "reference", "generate", "composite", "display")
+STAGES = (*SENDER_STAGES, "network", *RECEIVER_STAGES)
 """The stages of a frame in the order it passes them; other names may be used too."""
+
+REPORT = "report"
+"""A span that is no stage: how long the newest message (its number modulo 256) was held when a transport report left,
+at the receiver, or came, at the sender. The two ends of a call find each other's clock by it (`clock.py`)."""
 
 CAPACITY = 65_536
 """Spans kept until they are drained; the oldest go first."""

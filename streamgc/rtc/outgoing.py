@@ -20,7 +20,7 @@ from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
 from streamgc.errors import BitstreamError
-from streamgc.profiling.spans import Spans
+from streamgc.profiling.spans import REPORT, Spans
 from streamgc.rtc.feedback import Report
 from streamgc.rtc.hook import CLOCK_RATE, Outgoing
 from streamgc.rtc.payload import REPEATS_MAX, packetise
@@ -97,6 +97,7 @@ class OutgoingVideo(MediaStreamTrack):
         self._earlier: deque[bytes] = deque(maxlen=REPEATS_MAX)
         self._sent_ns: dict[int, int] = {}
         self._echo: tuple[float, int, Captured] | None = None  # when, and of what
+        self._packetised: tuple[int, int] | None = None  # the message that aiortc is sending, and since when
 
     def put(self, captured: Captured) -> None:
         """Hand over a picture; if the codec is busy it waits, until a newer one replaces it."""
@@ -105,6 +106,10 @@ class OutgoingVideo(MediaStreamTrack):
 
     async def recv(self) -> Any:
         """For aiortc: the packets of the next picture (or the picture itself, for a conventional codec)."""
+        if self._packetised is not None:  # aiortc asks for more once the packets before are on their way
+            number, since = self._packetised
+            self._packetised = None
+            self._spans.add("pace", since, time.monotonic_ns(), number)
         while self.readyState == "live":
             captured = await self._take()
             if captured is None:
@@ -130,6 +135,8 @@ class OutgoingVideo(MediaStreamTrack):
     def report(self, report: Report, now_ns: int) -> None:
         """Take the transport's report from the far side."""
         self._rate.report(report)
+        held_ns = report.held_ms * 1_000_000
+        self._spans.add(REPORT, now_ns - held_ns, now_ns, report.newest)
         sent = self._sent_ns.get(report.newest)
         if sent is not None and report.held_ms < 255:
             measured = (now_ns - sent) / 1e6 - report.held_ms
@@ -174,6 +181,7 @@ class OutgoingVideo(MediaStreamTrack):
         if not payloads:
             self._drop("skipped by the codec")
             return None
+        self._packetised = number, time.monotonic_ns()
         self._number += 1
         self.counts.sent += 1
         self._earlier.appendleft(encoded.repeat if len(encoded.repeat) <= REPEAT_MAX_BYTES else b"")
@@ -198,6 +206,8 @@ class OutgoingVideo(MediaStreamTrack):
         if orders.intra:
             self._codec.request_intra()
         self._codec.set_rate(orders.kbps)
+        self._spans.add("capture", captured.begun_ns or captured.captured_ns, captured.captured_ns, number)
+        self._spans.add("wait", captured.captured_ns, time.monotonic_ns(), number)
         with self._spans.frame(number):
             return self._codec.encode(captured.picture, number, captured.captured_ns)
 

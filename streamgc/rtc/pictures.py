@@ -21,6 +21,7 @@ class Captured(NamedTuple):
     picture: Picture
     captured_ns: int  # hand-over by the source, time.monotonic_ns
     position: int  # counted by the source from 0, gaps where it dropped
+    begun_ns: int = 0  # when the picture was due (a file) or came (a camera), time.monotonic_ns; 0 = not known
 
 
 class Encoded(Protocol):

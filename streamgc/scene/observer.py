@@ -40,7 +40,8 @@ class SceneSettings:
 class SceneStatistics(NamedTuple):
     """found: people seen. kept: of them kept. main: id of the main person or None. strength, idle_frames: as in
     `Selection`. changed: share of the cells that changed since the picture before. segment_ms, total_ms: time spent.
-    carried: the mask is an earlier one."""
+    carried: the mask is an earlier one. crop_ms, track_ms: time spent cutting the picture, and following people and
+    choosing whom to keep."""
 
     found: int
     kept: int
@@ -51,6 +52,17 @@ class SceneStatistics(NamedTuple):
     segment_ms: float
     total_ms: float
     carried: bool
+    crop_ms: float = 0.0
+    track_ms: float = 0.0
+
+
+class _Times(NamedTuple):
+    """When the steps of an observation ended, seconds of time.perf_counter."""
+
+    started: float
+    cut: float
+    segmented: float
+    chosen: float
 
 
 class Observation(NamedTuple):
@@ -114,14 +126,16 @@ class SceneObserver:
         self._look_around(rgb, crop)
         carried = self._last is not None and not moved and self._count % self._every != 0
         found = self._last if carried and self._last is not None else self._segment(picture)
-        segment_ms = (time.perf_counter() - before) * 1e3
+        after = time.perf_counter()
         self._count += 1
         tracked = found if carried else self._tracker.update(found, crop.to_source(found.boxes, height, width))
         self._last = tracked
         selection = self._selector.select(tracked)
+        chosen = time.perf_counter()
         kept = self._heatmap.update(tracked, selection)
         self._framer.update(self._all_boxes(tracked, selection, crop), source)
-        return Observation(picture, kept, crop, moved, self._report(kept, selection, started, segment_ms, carried))
+        times = _Times(started, before, after, chosen)
+        return Observation(picture, kept, crop, moved, self._report(kept, selection, times, carried))
 
     def _look_around(self, rgb: Picture, crop: Crop) -> None:
         """Who is outside the crop, seen in the whole picture every `look_around` pictures."""
@@ -149,9 +163,7 @@ class SceneObserver:
             return np.concatenate([inside, self._outside])
         return inside
 
-    def _report(
-        self, kept: Kept, selection: Selection, started: float, segment_ms: float, carried: bool
-    ) -> SceneStatistics:
+    def _report(self, kept: Kept, selection: Selection, times: _Times, carried: bool) -> SceneStatistics:
         changed = 0.0
         if self._cells is not None and self._cells.shape == kept.cells.shape:
             changed = float((self._cells != kept.cells).mean())
@@ -163,9 +175,11 @@ class SceneObserver:
             selection.strength,
             selection.idle_frames,
             changed,
-            segment_ms,
-            (time.perf_counter() - started) * 1e3,
+            (times.segmented - times.cut) * 1e3,
+            (time.perf_counter() - times.started) * 1e3,
             carried,
+            (times.cut - times.started) * 1e3,
+            (times.chosen - times.segmented) * 1e3,
         )
 
 

@@ -1,0 +1,48 @@
+"""CPU time by thread of this process. Threads that Python did not start – the runtimes' own – count as one."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from pathlib import Path
+
+import psutil
+
+NATIVE = "network threads"
+"""Threads of OpenVINO, ONNX Runtime and FFmpeg beside those that called them."""
+
+_MAIN = "event loop"
+_TASKS = Path("/proc/self/task")
+
+
+def cpu_by_thread() -> dict[str, float]:
+    """CPU seconds of each thread since it began, by its name; numbered threads of one pool are one."""
+    names = {thread.native_id: _name(thread) for thread in threading.enumerate()}
+    used: dict[str, float] = defaultdict(float)
+    for identity, seconds in _times().items():
+        used[names.get(identity, NATIVE)] += seconds
+    return dict(used)
+
+
+def thread_names() -> dict[int, str]:
+    """Names by `threading.get_ident`, of the threads that there are now."""
+    return {thread.ident: _name(thread) for thread in threading.enumerate() if thread.ident is not None}
+
+
+def _name(thread: threading.Thread) -> str:
+    return _MAIN if thread is threading.main_thread() else thread.name.rstrip("0123456789").rstrip("_-") or thread.name
+
+
+def _times() -> dict[int, float]:
+    """Seconds by native thread id: exact where the kernel says (Linux schedstat), else in its ticks of 10 ms."""
+    if not _TASKS.is_dir():
+        return {thread.id: thread.user_time + thread.system_time for thread in psutil.Process().threads()}
+    found = {}
+    for task in _TASKS.iterdir():
+        try:
+            found[int(task.name)] = int((task / "schedstat").read_text().split()[0]) / 1e9
+        except (OSError, ValueError, IndexError):  # it has ended, or this kernel keeps no such figures
+            continue
+    if not found:
+        return {thread.id: thread.user_time + thread.system_time for thread in psutil.Process().threads()}
+    return found
