@@ -156,7 +156,7 @@ def _resampled(values: Floats, random: np.random.Generator) -> Floats:
     size = len(values)
     starts = random.integers(0, size, (ROUNDS, -(-size // BLOCK)))
     places = (starts[..., None] + np.arange(BLOCK)).reshape(ROUNDS, -1)[:, :size] % size  # a circle has no ends
-    return np.quantile(values[places], [0.5, 0.95], axis=1).T
+    return np.asarray(np.quantile(values[places], [0.5, 0.95], axis=1).T)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -165,9 +165,9 @@ def _table(summary: Summary) -> str:
 
 
 def _row(row: Row, key: str) -> str:
-    times = [f"{value:.2f}" for value in (*row.times, row.longest)] if row.count else [""] * 4
+    times = [f"{value:.2f}" for value in (*row.times, row.longest)] if row.frames else [""] * 4
     share = "" if row.share is None else f"{row.share:.1%}"
-    cells = (*times, share, str(row.count), str(row.dropped or ""))
+    cells = (*times, share, str(row.frames), str(row.dropped or ""))
     return f"<tr><td>{key}{escape(row.stage)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 

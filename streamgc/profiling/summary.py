@@ -21,7 +21,7 @@ class Row(NamedTuple):
     times: Percentiles
     longest: float
     share: float | None  # None: not a part of glass to glass
-    count: int
+    frames: int
     dropped: int
 
 
@@ -84,7 +84,7 @@ def table(summary: Summary, title: str) -> Table:
 
 def _cells(row: Row) -> Iterable[str]:
     times = (*row.times, row.longest)
-    yield from (f"{value:.1f}" for value in times) if row.count else ("",) * len(times)
+    yield from (f"{value:.1f}" for value in times) if row.frames else ("",) * len(times)
     yield "" if row.share is None else f"{row.share:.1%}"
     yield str(row.dropped) if row.dropped else ""
 
@@ -96,7 +96,7 @@ def as_json(summary: Summary) -> dict[str, object]:
             **row.times.as_dict(3),
             "max": round(row.longest, 3),
             "share": None if row.share is None else round(row.share, 4),
-            "frames": row.count,
+            "frames": row.frames,
             "drops": row.dropped,
         }
         for row in (*summary.rows, *((summary.whole,) if summary.whole else ()))
