@@ -16,6 +16,10 @@ from streamgc.scene.labels import Label
 Picture = NDArray[np.uint8]
 RoomNetwork = Callable[[NDArray[np.uint8], int], Picture]
 """Labels (h, w) and a style seed to a room (H, W, 3)."""
+SEAM = 3
+"""Pixels of the room around the person that come from G: the smallest margin of the blanking mask."""
+CRISP = (np.clip(np.arange(256) / 255 - 0.05, 0, 0.35) / 0.35 * 255 + 0.5).astype(np.uint8)
+"""Alpha as it is shown: nothing below 5 %, all from 40 % on."""
 
 
 class BackgroundKeeper:
@@ -33,6 +37,11 @@ class BackgroundKeeper:
         self._labels: NDArray[np.uint8] | None = None
         self._imagined: Picture | None = None
         self._synthesised: Picture | None = None
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the sender's room is here."""
+        return self._remembered is not None
 
     def room(self, data: bytes) -> None:
         """The sender's room. Raises BitstreamError."""
@@ -74,3 +83,29 @@ def composite(person: NDArray[np.uint8], background: Picture) -> Picture:
     alpha = person[..., 3:].astype(np.uint16)
     mixed = person[..., :3] * alpha + background * (255 - alpha) + 127
     return (mixed // 255).astype(np.uint8)
+
+
+def over_room(person: NDArray[np.uint8], background: Picture, real: bool) -> Picture:
+    """The person as a call shows it: G's alpha made crisp, and before the ``real`` room grown by `SEAM` pixels.
+
+    G's alpha is unsure along the edge, and what is unsure would show the background through hair and shoulders. Around
+    the person G has painted the room itself, as far as the blanking mask's margin goes: before the real room that rim
+    hides the seam; before another one it would be a halo.
+    """
+    alpha = person[..., 3]
+    if real:
+        alpha = grow(alpha, SEAM)
+    return composite(np.dstack((person[..., :3], CRISP[alpha])), background)
+
+
+def grow(alpha: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
+    """The largest value (H, W) within a square of ``pixels`` to every side."""
+    for axis in (0, 1):
+        wide = alpha.copy()
+        for step in range(1, pixels + 1):
+            ahead, behind = [slice(None)] * 2, [slice(None)] * 2
+            ahead[axis], behind[axis] = slice(step, None), slice(None, -step)
+            np.maximum(wide[tuple(behind)], alpha[tuple(ahead)], out=wide[tuple(behind)])
+            np.maximum(wide[tuple(ahead)], alpha[tuple(behind)], out=wide[tuple(ahead)])
+        alpha = wide
+    return alpha

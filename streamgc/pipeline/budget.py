@@ -11,9 +11,10 @@ STRENGTH_MIN, STRENGTH_MAX = 0.02, 3.0
 """Range of λ in the quantiser (squared latent error per bit)."""
 SLICE_BYTES = 160
 """A key travels in slices of at least so many bytes."""
-START_BYTES = 1000
-"""Bytes of the first key in one message, still one packet: it is there within a third of a second. What that
-costs is paid back slowly."""
+START_BYTES = 8000
+"""Bytes of the first key in one message: all of it, at 256² four to six packets at once. That is well under the ten
+segments that any TCP connection may begin with (RFC 6928), and the key is at work by the fourth picture. What it costs
+is paid back slowly."""
 SCARCE_FACTOR = 2
 """Where the network gives less than was asked for, a message of the start is at most so many times a frame's share."""
 SAVED_SECONDS = 4.0

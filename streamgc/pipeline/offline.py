@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from streamgc.codec.message import Background
 from streamgc.codec.stream_file import StreamHeader, StreamReader, StreamWriter
 from streamgc.errors import InputError, ModelMismatch
-from streamgc.pipeline.background import composite
+from streamgc.pipeline.background import composite, over_room
 from streamgc.pipeline.call_codec import CallCodec, LoadedModels
 from streamgc.pipeline.looking import Eyes
 from streamgc.pipeline.networks import NetworkOptions
@@ -140,7 +140,10 @@ class OfflineResult(NamedTuple):
 
 
 class OfflineCodec:
-    """The call's codec for measurements: clips in, decoded pictures and message sizes out."""
+    """The call's codec for measurements: clips in, decoded pictures and message sizes out.
+
+    The person is shown as in the default mode, over flat grey in place of the room: no room is sent, and none helps.
+    """
 
     def __init__(
         self, model: str = "lite", choice: NetworkOptions | None = None, eyes: Callable[[], Eyes] | None = None
@@ -160,6 +163,7 @@ class OfflineCodec:
         quiet = Spans(enabled=False)
         sender = codec.sender(quiet, self._eyes() if self._eyes else None)
         receiver = codec.receiver(quiet)
+        grey = np.full_like(frames[0], BLANK)
         shown: list[Picture] = []
         sizes: list[int] = []
         encode_ms: list[float] = []
@@ -170,7 +174,7 @@ class OfflineCodec:
             receiver.receive(frame.message)
             now = receiver.render()
             decoded = time.perf_counter()
-            shown.append(now.picture if now else (shown[-1] if shown else np.full_like(frames[0], BLANK)))
+            shown.append(over_room(now.person, grey, real=True) if now else (shown[-1] if shown else grey))
             sizes.append(len(frame.message))
             encode_ms.append((encoded - started) * 1e3)
             decode_ms.append((decoded - encoded) * 1e3)

@@ -16,7 +16,7 @@ from streamgc.codec.sections import Crop, Feedback, Part, PartKind, pack_feedbac
 from streamgc.codec.symbols import Code
 from streamgc.codec.tables import Tables
 from streamgc.errors import BitstreamError
-from streamgc.pipeline.background import BackgroundKeeper, composite
+from streamgc.pipeline.background import BackgroundKeeper, over_room
 from streamgc.pipeline.history import History, unwrap
 from streamgc.pipeline.keys import KeyStore
 from streamgc.pipeline.networks import KEPT, SYNTHESISED, GeneratorNetwork, KeyFeatures
@@ -122,7 +122,8 @@ class Receiver:
                 plane = np.where(ready.code.keep, np.uint8(KEPT), np.uint8(SYNTHESISED))
                 person = self._generator.generate(ready.code, plane, features)
             with self._spans("composite"):
-                picture = composite(person, self._background.picture(ready.background))
+                real = ready.background is Background.MEMORY and self._background.remembers
+                picture = over_room(person, self._background.picture(ready.background), real)
         return Shown(picture, ready.number, person, self._crop, ready.background)
 
     def _switch_mode(self, mode: Background) -> None:
