@@ -117,12 +117,15 @@ def train_segmenter(
     teachers: Teachers,
     run: Run = Path("runs/segmenter"),
     minutes: Minutes = 35.0,
+    start: Annotated[Path | None, typer.Option(help="Weights to start from when the run is new.")] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is faster here.")] = "auto",
     ship: Annotated[Path | None, typer.Option(help="Model folder to write when it is done.")] = None,
 ) -> None:
     """Train the segmenter on masks and pseudo-labels."""
     from streamgc.evaluation.scene_commands import train_command
 
-    train_command(data, teachers, run, minutes, ship)
+    train_command(data, teachers, run, minutes, start, threads, precision, ship)
 
 
 @train.command("room")

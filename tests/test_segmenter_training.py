@@ -12,14 +12,23 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the [train] extra is not installed")
 
+from safetensors.torch import save_file  # noqa: E402
+
 from streamgc.errors import TrainingError  # noqa: E402
 from streamgc.networks.segmenter import OFFSET_UNIT, Segmenter, SegmenterGraph, parameter_count  # noqa: E402
 from streamgc.scene.instances import check_instances  # noqa: E402
 from streamgc.scene.labels import LABEL_COUNT, Label  # noqa: E402
 from streamgc.scene.segmenter import Segmenter as SceneSegmenter  # noqa: E402
-from streamgc.training.segmenter import SegmenterSettings, collate, segmenter_loss, train_segmenter  # noqa: E402
+from streamgc.training.segmenter import (  # noqa: E402
+    SegmenterSettings,
+    SegmenterTrainer,
+    segmenter_loss,
+    take_over,
+    train_segmenter,
+)
 from streamgc.training.segmenter_data import UNKNOWN, Items, hole_fraction, outdoor_labels  # noqa: E402
 from streamgc.training.segmenter_scenes import SceneMaker, cell_labels, targets_of  # noqa: E402
+from streamgc.training.segmenter_stream import SampleStream, collate  # noqa: E402
 
 
 def write_cache(folder: Path) -> Path:
@@ -167,18 +176,53 @@ def write_validation(data: Path) -> None:
 def test_training_goes_on_where_it_was_interrupted(cache: Path, tmp_path: Path) -> None:
     write_validation(tmp_path)
     settings = SegmenterSettings(
-        tmp_path, tmp_path, cache.parent, minutes=0.02, batch=2, side=64, pretrained=False, save_every_seconds=60
+        tmp_path, tmp_path, cache.parent, minutes=0.01, batch=2, side=64, pretrained=False, threads=1, workers=0
     )
     checkpoint = train_segmenter(settings)
     first = torch.load(checkpoint, weights_only=True)
     assert first["step"] >= 1
-    train_segmenter(replace(settings, minutes=first["spent"] / 60 + 0.02))
+    train_segmenter(replace(settings, minutes=first["spent"] / 60 + 0.01))
     second = torch.load(checkpoint, weights_only=True)
     assert second["step"] > first["step"]
     assert second["spent"] > first["spent"]
     log = [json.loads(line) for line in (cache.parent / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in log] == [first["step"], second["step"]]
     assert 0 <= log[-1]["ccp_iou"] <= 1
+
+
+def test_a_training_begins_from_shipped_weights_where_they_fit(cache: Path, tmp_path: Path) -> None:
+    source = Segmenter().state_dict()
+    old = {name: value.contiguous() for name, value in source.items() if not name.startswith(("wide32", "deep16"))}
+    save_file(old, str(tmp_path / "old.safetensors"))
+    settings = SegmenterSettings(tmp_path, tmp_path, tmp_path, start=tmp_path / "old.safetensors", pretrained=False)
+    network = SegmenterTrainer(settings).network
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in old.items())
+    frame = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        other = Segmenter()
+        other.load_state_dict(source)
+        # What was added since begins as nothing: the picture of the old weights is the new network's.
+        assert torch.allclose(network.eval()(frame).matte, other.eval()(frame).matte, atol=1e-5)
+    save_file({"a": torch.zeros(3)}, str(tmp_path / "other.safetensors"))
+    with pytest.raises(TrainingError, match="another network"):
+        take_over(network, tmp_path / "other.safetensors")
+    with pytest.raises(TrainingError, match="no usable weights"):
+        take_over(network, tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_are_drawn_beside_the_training(cache: Path, workers: int) -> None:
+    stream = SampleStream(Items(cache), batch=2, seed=3, side=64, workers=workers)
+    sides = set()
+    for number, batch in enumerate(stream):
+        sides.add(batch.frame.shape[2] * batch.frame.shape[3])
+        if number == 1:
+            stream.resize(128)
+        if number == 12:
+            break
+    assert batch.frame.shape[:2] == (2, 3)
+    assert min(sides) < 5000
+    assert max(sides) > 14000
 
 
 def test_a_missing_cache_or_checkpoint_is_a_training_error(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from streamgc.errors import InputError
 from streamgc.evaluation.scene import Reference, evaluate_scene, format_table, write_json
 from streamgc.runtime.store import ModelStore
 from streamgc.scene.framing import FramingSettings
@@ -77,13 +78,19 @@ def train_command(
     teachers: Annotated[Path, typer.Option(help="Folder with the teachers' networks.")],
     run: Annotated[Path, typer.Option(help="Folder for cache and checkpoints; a training in it goes on.")],
     minutes: float = 35.0,
+    start: Annotated[Path | None, typer.Option(help="Weights to start from when the run is new.")] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads of the training.")] = 2,
+    precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is faster here.")] = "auto",
     ship: Annotated[Path | None, typer.Option(help="Write the finished model's folder here.")] = None,
 ) -> None:
     """Train the segmenter by the clock and, if asked, export it."""
-    from streamgc.training.segmenter import SegmenterSettings, person_iou, train_segmenter
+    from streamgc.training.segmenter import PRECISIONS, SegmenterSettings, person_iou, train_segmenter
     from streamgc.training.segmenter_ship import load_checkpoint, ship_segmenter
 
-    checkpoint = train_segmenter(SegmenterSettings(data, teachers, run, minutes=minutes))
+    if precision != "auto" and precision not in PRECISIONS:
+        raise InputError(f"--precision {precision}: one of auto, {', '.join(PRECISIONS)}")
+    settings = SegmenterSettings(data, teachers, run, start, minutes, precision=precision, threads=threads)  # type: ignore[arg-type]
+    checkpoint = train_segmenter(settings)
     network, _ = load_checkpoint(checkpoint)
     score = person_iou(network, data, "ccp")
     typer.echo(f"person IoU on CCP validation: {score:.3f}")

@@ -49,12 +49,15 @@ class ConvNorm(nn.Sequential):
 
 
 class Residual(nn.Module):
-    """Two 3×3 convolutions around a bottleneck, added to the input."""
+    """Two 3×3 convolutions around a bottleneck, added to the input. silent: it begins as the identity, so that it can
+    be put into a trained network."""
 
-    def __init__(self, channels: int, middle: int) -> None:
+    def __init__(self, channels: int, middle: int, silent: bool = False) -> None:
         super().__init__()
         self.enter = ConvNorm(channels, middle)
         self.leave = ConvNorm(middle, channels, act=False)
+        if silent:
+            nn.init.zeros_(self.leave[1].weight)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.leave(self.enter(x)))
@@ -196,9 +199,12 @@ class Segmenter(nn.Module):
         self.encoder = Encoder()
         self.detail = ConvNorm(3, w4, 7, stride=4)
         self.gate = Gate(w32)
+        self.wide32 = Block(w32, w32, 6, 5, 1)
+        nn.init.zeros_(self.wide32.project[1].weight)  # type: ignore[arg-type]
         self.context = ConvNorm(w32, w16, 1)
         self.side16 = ConvNorm(40, w16, 1, act=False)
         self.merge16 = nn.Sequential(nn.ReLU(inplace=True), ConvNorm(w16, w16))
+        self.deep16 = Residual(w16, w16 // 2, silent=True)
         self.down8 = ConvNorm(w16, w8, 1, act=False)
         self.side8 = ConvNorm(24, w8, 1, act=False)
         self.merge8 = nn.Sequential(nn.ReLU(inplace=True), Residual(w8, w8))
@@ -214,9 +220,10 @@ class Segmenter(nn.Module):
         """x: (N, 3, H, W) in 0..1."""
         x4, x8, x16, x32 = self.encoder(x)
         height, width = x.shape[2] // 16, x.shape[3] // 16
-        deep = self.context(self.gate(x32))
+        deep = self.context(self.gate(self.wide32(x32)))
         # H / 16 may be odd; the crop keeps /32 and /16 aligned at the top left.
-        y16 = self.merge16(self.side16(x16) + F.interpolate(deep, scale_factor=2.0)[:, :, :height, :width])
+        y16 = self.side16(x16) + F.interpolate(deep, scale_factor=2.0)[:, :, :height, :width]
+        y16 = self.deep16(self.merge16(y16))
         y8 = self.merge8(self.side8(x8) + F.interpolate(self.down8(y16), scale_factor=2.0))
         fine = self.side4(x4) + self.detail(x)
         y4 = self.merge4(fine + F.interpolate(self.down4(y8), scale_factor=2.0))

@@ -7,20 +7,30 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from streamgc.errors import TrainingError
 from streamgc.networks.segmenter import Segmenter, SegmenterOutput, parameter_count
 from streamgc.training.segmenter_data import UNKNOWN, Items, build_cache, hole_fraction, read_mask, read_picture
-from streamgc.training.segmenter_scenes import Sample, SceneMaker, targets_of
+from streamgc.training.segmenter_stream import Batch, SampleStream
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+LONGEST_STEP = 20.0
+"""Seconds that a step counts for at most: a training that was stopped for a while has not trained meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -29,59 +39,27 @@ class SegmenterSettings:
 
     data: folder with `train/` and `val/` as `training/segmenter_data.py` reads it. weights: the teachers' folder,
     needed until the cache is there. run: folder for cache and checkpoints; an interrupted training in it goes on.
-    minutes: of training, over all resumptions. side: of the squares that end the training; the first part uses three
-    quarters of it.
+    start: weights (safetensors) to begin from when `run` has no checkpoint; without them the encoder begins from
+    ImageNet. minutes: of training, over all resumptions. side: of the squares that end the training; the first
+    `small_share` of it uses three quarters of it. precision: of the forward pass; `auto` takes what is faster here.
+    workers: processes that draw samples.
     """
 
     data: Path
     weights: Path
     run: Path
+    start: Path | None = None
     minutes: float = 35.0
     batch: int = 12
-    rate: float = 2e-3
+    rate: float = 1.5e-3
     side: int = 256
-    small_share: float = 0.5
+    small_share: float = 0.35
     pretrained: bool = True
+    precision: Precision = "auto"
     seed: int = 1
-    threads: int = 1
+    threads: int = 2
+    workers: int = 1
     save_every_seconds: float = 120.0
-
-
-class Batch(NamedTuple):
-    """Tensors of a batch: frame f32 (N, 3, H, W) 0..1, person and weight f32 (N, 1, H, W), heat and where f32 (N, 1,
-    H/4, W/4), offset f32 (N, 2, H/4, W/4), trusted f32 (N, 1, 1, 1), labels int64 (N, H/16, W/16), centres: how many
-    there are."""
-
-    frame: Tensor
-    person: Tensor
-    weight: Tensor
-    heat: Tensor
-    where: Tensor
-    offset: Tensor
-    trusted: Tensor
-    labels: Tensor
-    centres: int
-
-
-def collate(samples: list[Sample]) -> Batch:
-    """Samples of one size as a batch."""
-    targets = [targets_of(s.owner, s.known) for s in samples]
-    frame = torch.from_numpy(np.stack([s.frame for s in samples])).permute(0, 3, 1, 2)
-
-    def planes(arrays: list[Any]) -> Tensor:
-        return torch.from_numpy(np.stack(arrays)).float()
-
-    return Batch(
-        (frame.float() / 255).contiguous(memory_format=torch.channels_last),
-        planes([s.person for s in samples])[:, None] / 255,
-        planes([s.weight for s in samples])[:, None] / 255,
-        planes([t.heat for t in targets])[:, None],
-        planes([t.where for t in targets])[:, None],
-        planes([t.offset for t in targets]),
-        torch.tensor([float(s.known) for s in samples]).view(-1, 1, 1, 1),
-        torch.from_numpy(np.stack([s.labels for s in samples]).astype(np.int64)),
-        max(1, sum(t.centres for t in targets)),
-    )
 
 
 def segmenter_loss(output: SegmenterOutput, batch: Batch) -> tuple[Tensor, dict[str, float]]:
@@ -103,7 +81,7 @@ def segmenter_loss(output: SegmenterOutput, batch: Batch) -> tuple[Tensor, dict[
     centre = (focal * batch.trusted).sum() / batch.centres
     offset = ((output.offset.float() - batch.offset).abs() * batch.where).sum() / batch.where.sum().clamp(min=1)
     labels = F.cross_entropy(output.labels.float(), batch.labels, ignore_index=UNKNOWN, label_smoothing=0.02)
-    total = matte + dice.mean() + 0.03 * centre + 0.5 * offset + 0.25 * labels
+    total = matte + dice.mean() + 0.03 * centre + offset + 0.25 * labels
     parts = {"matte": matte, "dice": dice.mean(), "centre": centre, "offset": offset, "labels": labels}
     return total, {name: float(value.detach()) for name, value in parts.items()}
 
@@ -125,7 +103,7 @@ def imagenet_weights() -> dict[str, Tensor]:
 class MovingAverage:
     """An exponential moving average of weights and BatchNorm statistics, faster in the beginning."""
 
-    def __init__(self, network: Segmenter, decay: float = 0.993) -> None:
+    def __init__(self, network: Segmenter, decay: float = 0.998) -> None:
         self.network = Segmenter()
         self.network.load_state_dict(network.state_dict())
         self.network.eval().requires_grad_(False)
@@ -174,16 +152,133 @@ def person_iou(network: Segmenter, data: Path, name: str, limit: int = 1000) -> 
     return float(np.mean(scores))
 
 
-def _shapes(side: int) -> list[tuple[int, int]]:
-    """A square and its portrait and landscape cousins of about the same area."""
-    long, short = round(side * 1.25 / 16) * 16, round(side * 0.8 / 16) * 16
-    return [(side, side), (side, side), (long, short), (short, long)]
-
-
 def _save(path: Path, state: dict[str, Any]) -> None:
     partial = path.with_suffix(".part")
     torch.save(state, partial)
     os.replace(partial, path)
+
+
+def faster_precision(repeats: int = 3) -> torch.dtype:
+    """float32 or bfloat16, whichever a 3×3 convolution runs faster in here: without instructions for it bf16 is
+    emulated, many times slower."""
+    times = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.zeros((4, 48, 48, 48), dtype=dtype).contiguous(memory_format=torch.channels_last)
+        kernel = torch.zeros((48, 48, 3, 3), dtype=dtype)
+        with torch.inference_mode():
+            F.conv2d(x, kernel, padding=1)
+            spans = []
+            for _ in range(repeats):
+                begun = time.perf_counter()
+                F.conv2d(x, kernel, padding=1)
+                spans.append(time.perf_counter() - begun)
+        times[dtype] = min(spans)
+    return min(times, key=lambda dtype: times[dtype])
+
+
+def take_over(network: Segmenter, weights: Path) -> int:
+    """Load every tensor of a safetensors file that `network` has in that shape; returns how many it has that were not
+    there. Raises TrainingError when the file is of another network."""
+    try:
+        given = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"no usable weights in {weights}: {error}") from error
+    own = network.state_dict()
+    fitting = {name: value.to(own[name].dtype) for name, value in given.items() if _fits(own, name, value)}
+    if len(fitting) < len(own) / 2:
+        raise TrainingError(f"{weights} holds the weights of another network: {len(fitting)} of {len(own)} fit")
+    network.load_state_dict(fitting, strict=False)
+    return len(own) - len(fitting)
+
+
+def _fits(own: Mapping[str, Tensor], name: str, value: Tensor) -> bool:
+    return name in own and own[name].shape == value.shape
+
+
+class SegmenterTrainer:
+    """One training: networks, optimiser and clock, resumed from the run folder where there is a checkpoint."""
+
+    def __init__(self, settings: SegmenterSettings) -> None:
+        self.settings = settings
+        self.network = Segmenter()
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.checkpoint = settings.run / "checkpoint.pt"
+        self.spent, self.step = 0.0, 0
+        resumed = self.checkpoint.exists()
+        if not resumed and settings.start is not None:
+            take_over(self.network, settings.start)
+        elif not resumed and settings.pretrained:
+            self.network.encoder.load_imagenet(imagenet_weights())
+        if settings.pretrained:
+            self.network.encoder.freeze_early()
+        self.average = MovingAverage(self.network)
+        encoder = [p for p in self.network.encoder.parameters() if p.requires_grad]
+        rest = [p for n, p in self.network.named_parameters() if not n.startswith("encoder.")]
+        self.optimiser = torch.optim.AdamW(
+            [{"params": encoder, "share": 0.3 if settings.pretrained else 1.0}, {"params": rest, "share": 1.0}],
+            settings.rate,
+            weight_decay=0.02,
+        )
+        if resumed:
+            self._resume()
+        precision = faster_precision() if settings.precision == "auto" else PRECISIONS[settings.precision]
+        self.half = precision is torch.bfloat16
+
+    def _resume(self) -> None:
+        try:
+            state = torch.load(self.checkpoint, weights_only=True)
+            self.network.load_state_dict(state["network"])
+            self.average.network.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.spent, self.step = state["spent"], state["step"]
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
+            raise TrainingError(f"cannot go on from {self.checkpoint}: {str(error).splitlines()[0]}") from error
+
+    @property
+    def progress(self) -> float:
+        """How much of the time is spent, 0..1."""
+        return min(1.0, self.spent / (self.settings.minutes * 60))
+
+    def save(self, losses: Mapping[str, float]) -> None:
+        """Write the checkpoint, and a line to the log."""
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "spent": self.spent,
+            "step": self.step,
+        }
+        _save(self.checkpoint, state)
+        score = person_iou(self.average.network, self.settings.data, "ccp")
+        line = {"minutes": self.spent / 60, "step": self.step, **losses, "ccp_iou": score}
+        with (self.settings.run / "log.jsonl").open("a") as log:
+            log.write(json.dumps({k: round(v, 4) for k, v in line.items()}) + "\n")
+
+    def run(self, batches: SampleStream) -> None:
+        """Train until the time is spent."""
+        settings = self.settings
+        losses: dict[str, float] = {}
+        last, saved = time.monotonic(), self.spent
+        for batch in batches:
+            if self.progress >= 1.0:
+                break
+            small = self.progress < settings.small_share
+            batches.resize(settings.side * 3 // 4 if small else settings.side)
+            warm = min(1.0, (self.step + 1) / 100)
+            rate = settings.rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress)))
+            for group in self.optimiser.param_groups:
+                group["lr"] = rate * group["share"]
+            losses = train_step(self.network, self.optimiser, batch, self.half)
+            self.average.update(self.network, self.step)
+            self.step += 1
+            now = time.monotonic()
+            self.spent += min(now - last, LONGEST_STEP)
+            last = now
+            if self.spent - saved > settings.save_every_seconds:
+                saved = self.spent
+                self.save(losses)
+                last = time.monotonic()
+        self.save(losses)
 
 
 def train_segmenter(settings: SegmenterSettings) -> Path:
@@ -196,74 +291,19 @@ def train_segmenter(settings: SegmenterSettings) -> Path:
     cache = settings.run / "cache"
     if not (cache / "items.json").exists():
         build_cache(settings.data, settings.weights, cache)
-    maker = SceneMaker(Items(cache))
-    network = Segmenter()
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = MovingAverage(network)
-    if settings.pretrained:
-        network.encoder.load_imagenet(imagenet_weights())
-        network.encoder.freeze_early()
-        average = MovingAverage(network)
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": network.encoder.parameters(), "share": 0.3 if settings.pretrained else 1.0},
-            {"params": [p for n, p in network.named_parameters() if not n.startswith("encoder.")], "share": 1.0},
-        ],
-        settings.rate,
-        weight_decay=0.02,
-    )
-    checkpoint = settings.run / "checkpoint.pt"
-    spent, step = 0.0, 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        network.load_state_dict(state["network"])
-        average.network.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        spent, step = state["spent"], state["step"]
-    rng = np.random.default_rng(settings.seed * 1_000_003 + step)
-    budget = settings.minutes * 60
-    losses: dict[str, float] = {}
-    last, saved = time.monotonic(), spent
-    while True:
-        progress = min(1.0, spent / budget)
-        done = progress >= 1.0
-        if done or spent - saved > settings.save_every_seconds:
-            saved = spent
-            state = {
-                "network": network.state_dict(),
-                "average": average.network.state_dict(),
-                "spent": spent,
-                "step": step,
-            }
-            _save(checkpoint, {**state, "optimiser": optimiser.state_dict()})
-            line = {
-                "minutes": spent / 60,
-                "step": step,
-                **losses,
-                "ccp_iou": person_iou(average.network, settings.data, "ccp"),
-            }
-            with (settings.run / "log.jsonl").open("a") as log:
-                log.write(json.dumps({k: round(v, 4) for k, v in line.items()}) + "\n")
-        if done:
-            return checkpoint
-        rate = settings.rate * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-        for group in optimiser.param_groups:
-            group["lr"] = rate * group["share"]
-        shapes = _shapes(settings.side * 3 // 4 if progress < settings.small_share else settings.side)
-        height, width = shapes[int(rng.integers(len(shapes)))]
-        batch = collate([maker.draw(rng, height, width) for _ in range(settings.batch)])
-        losses = train_step(network, optimiser, batch)
-        average.update(network, step)
-        step += 1
-        now = time.monotonic()
-        spent += now - last
-        last = now
+    trainer = SegmenterTrainer(settings)
+    seed = settings.seed * 1_000_003 + trainer.step
+    trainer.run(SampleStream(Items(cache), settings.batch, seed, settings.side * 3 // 4, settings.workers))
+    return trainer.checkpoint
 
 
-def train_step(network: Segmenter, optimiser: torch.optim.Optimizer, batch: Batch) -> dict[str, float]:
-    """One step of gradient descent; returns the loss's parts. Raises TrainingError when the loss is not finite."""
+def train_step(
+    network: Segmenter, optimiser: torch.optim.Optimizer, batch: Batch, half: bool = False
+) -> dict[str, float]:
+    """One step of gradient descent, the forward pass in bf16 when `half`; returns the loss's parts. Raises
+    TrainingError when the loss is not finite."""
     network.train()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
         output = network(batch.frame)
     loss, parts = segmenter_loss(output, batch)
     if not torch.isfinite(loss):
