@@ -1,7 +1,7 @@
 """Batches for the segmenter's training, drawn in processes beside it.
 
-Drawing samples costs about a third of what a training step costs; done by workers, and a few batches ahead, the training
-never waits for it.
+Drawing samples costs about a third of what a training step costs; done by workers, and a few batches ahead, the
+training never waits for it.
 """
 
 from collections.abc import Iterator
