@@ -109,15 +109,68 @@ def test_without_ultralytics_the_extra_is_named(monkeypatch: pytest.MonkeyPatch,
         UltralyticsSegmenter(tmp_path / "yolo.pt")
 
 
-def test_ultralytics_itself_with_random_weights(tmp_path: Path) -> None:
-    ultralytics = pytest.importorskip("ultralytics", reason="the [yolo] extra is not installed")
-    with pytest.raises(InputError, match="no YOLO weights"):
-        UltralyticsSegmenter(tmp_path / "missing.pt")
-    weights = tmp_path / "random.pt"
-    ultralytics.YOLO("yolov8n-seg.yaml", task="segment").save(str(weights))
-    segment = UltralyticsSegmenter(weights, YoloSettings(score=0.0001, side=64, most=3))
+def ultralytics_or_skip() -> Any:
+    """The package; skips where the extra, or something it needs, is not installed."""
+    try:
+        return importlib.import_module("ultralytics")
+    except ImportError as error:
+        pytest.skip(f"the [yolo] extra is not installed: {error}")
+
+
+def random_weights(ultralytics: Any, name: str, folder: Path) -> Path:
+    """A randomly initialised network that is sure of some things: as it is born, no score is above any threshold."""
+    torch = importlib.import_module("torch")
+    torch.manual_seed(3)
+    model = ultralytics.YOLO(f"{name}.yaml", task="segment")
+    model.model.names = dict(enumerate(COCO_NAMES))
+    head = model.model.model[-1]
+    with torch.no_grad():
+        for branch in [*head.cv3, *(getattr(head, "one2one_cv3", None) or [])]:
+            branch[-1].bias.copy_(torch.linspace(-6, 0, branch[-1].bias.numel()))
+        for branch in [*head.cv4, *(getattr(head, "one2one_cv4", None) or [])]:
+            branch[-1].bias.fill_(9)
+        head.proto.cv3.bn.bias.fill_(1)
+    weights = folder / f"{name}.pt"
+    model.save(str(weights))
+    return weights
+
+
+@pytest.mark.parametrize("name", ["yolov8n-seg", "yolo11n-seg", "yolo26n-seg"])
+def test_ultralytics_itself_with_random_weights(name: str, tmp_path: Path) -> None:
+    ultralytics = ultralytics_or_skip()
+    weights = random_weights(ultralytics, name, tmp_path)
+    segment = UltralyticsSegmenter(weights, YoloSettings(score=0.01, side=64, most=3))
     found = check_instances(segment(np.random.default_rng(0).integers(0, 255, (90, 160, 3), dtype=np.uint8)))
     assert found.size == (90, 160)
+    assert 1 <= found.number <= 3
+    with pytest.raises(InputError, match="no YOLO weights"):
+        UltralyticsSegmenter(tmp_path / "missing.pt")
+
+
+def test_our_post_processing_is_ultralyticss() -> None:
+    """Crowded made-up predictions through `postprocess`, and through the suppression and masks of Ultralytics."""
+    ultralytics_or_skip()
+    torch = importlib.import_module("torch")
+    suppression = importlib.import_module("ultralytics.utils.nms").non_max_suppression
+    masks_of = importlib.import_module("ultralytics.utils.ops").process_mask_native
+    rng = np.random.default_rng(2)
+    predictions = rng.uniform(0, 0.2, (1, 116, 200)).astype(np.float32)
+    predictions[0, :2] = rng.uniform(30, 98, (2, 200))
+    predictions[0, 2:4] = rng.uniform(20, 60, (2, 200))
+    predictions[0, 4 + rng.choice([PERSON, LAPTOP], 200), np.arange(200)] = rng.uniform(0.1, 1, 200)
+    predictions[0, 84:] = rng.normal(0, 1, (32, 200))
+    prototypes = rng.normal(0, 1, (1, 32, 4, 4)).repeat(8, axis=2).repeat(8, axis=3).astype(np.float32)
+    settings = YoloSettings(score=0.4, side=128, most=12)
+    ours = postprocess(predictions, prototypes, Letterbox(1.0, 0, 0), (128, 128), settings)
+    table = suppression(torch.from_numpy(predictions.copy()), 0.4, settings.overlap, max_det=12, nc=80)[0]
+    assert ours.number == len(table) == 12
+    assert ours.classes.tolist() == table[:, 5].tolist()
+    np.testing.assert_allclose(ours.scores, table[:, 4], atol=1e-6)
+    np.testing.assert_allclose(ours.boxes, table[:, :4], atol=1e-3)
+    theirs = masks_of(torch.from_numpy(prototypes[0]), table[:, 6:], table[:, :4], (128, 128)).numpy() > 0
+    for mine, other in zip(ours.masks > 127, theirs, strict=True):
+        # Theirs begins and ends at whole pixels: a pixel along the border of a box may differ.
+        assert (mine & other).sum() >= 0.88 * (mine | other).sum()
 
 
 class Tflite:

@@ -143,21 +143,20 @@ def _masks(
     height, width = size
     rows, columns = prototypes.shape[1:]
     step = side / rows
-    logits = (coefficients @ prototypes.reshape(MASK_CHANNELS, -1)).reshape(-1, rows, columns)
-    soft = 255 / (1 + np.exp(-np.clip(logits, -20, 20)))
-    ys, xs = (np.arange(rows) + 0.5) * step, (np.arange(columns) + 0.5) * (side / columns)
-    box = (
+    logits = (coefficients @ prototypes.reshape(MASK_CHANNELS, -1)).reshape(-1, rows, columns).clip(-20, 20)
+    window = (
         fit.left / step,
         fit.top / step,
         (fit.left + width * fit.scale) / step,
         (fit.top + height * fit.scale) / step,
     )
+    ys, xs = (np.arange(height) + 0.5) * fit.scale + fit.top, (np.arange(width) + 0.5) * fit.scale + fit.left
     masks = np.zeros((len(boxes), height, width), np.uint8)
     for number, (x0, y0, x1, y1) in enumerate(boxes):
+        plane = Image.fromarray(logits[number]).resize((width, height), Image.Resampling.BILINEAR, window)
+        # Cut at the frame's resolution: a cell of the prototypes is several pixels wide.
         inside = ((ys >= y0) & (ys <= y1))[:, None] & ((xs >= x0) & (xs <= x1))[None]
-        plane = np.where(inside, soft[number], 0).astype(np.uint8)
-        image = Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR, box)
-        masks[number] = np.asarray(image)
+        masks[number] = np.where(inside, 255 / (1 + np.exp(-np.asarray(plane))), 0)
     return masks
 
 
@@ -204,7 +203,7 @@ class UltralyticsSegmenter:
             ultralytics = importlib.import_module("ultralytics")
         except ImportError as error:
             raise BackendMissing(
-                'YOLO segmentation needs Ultralytics (AGPL-3.0): pip install "streamgc[yolo]"'
+                f'YOLO segmentation needs Ultralytics (AGPL-3.0): pip install "streamgc[yolo]" ({error})'
             ) from error
         # Ultralytics downloads weights it does not find; a call downloads nothing unless asked.
         if not weights.exists():
