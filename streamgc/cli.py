@@ -30,6 +30,9 @@ Fps = Annotated[float, typer.Option(help="Pictures a second.")]
 Kbps = Annotated[float, typer.Option(help="Most that frame messages may cost, kbit/s (without packet headers).")]
 Background = Annotated[str, typer.Option(help="What stands behind the person: memory, synth, private or replace.")]
 Preserve = Annotated[str, typer.Option(help="Who is kept: all, main, id:N or class names.")]
+Segmenter = Annotated[
+    str, typer.Option(help="What finds people: a model's name, or YOLO-seg weights (.pt, .onnx, ...).")
+]
 Framing = Annotated[bool, typer.Option(help="Follow the kept people with a smooth crop.")]
 Model = Annotated[str, typer.Option(help="Model folder by name, or a path to one.")]
 Backend = Annotated[str, typer.Option(help="auto, openvino, onnxruntime, tensorrt or tensorrt-rtx.")]
@@ -47,6 +50,7 @@ def _codec(
     model: str,
     backend: str,
     threads: int,
+    segmenter: str,
 ) -> CodecOptions:
     from streamgc.call.codec import CodecOptions
     from streamgc.pipeline.settings import parse_background, parse_format
@@ -56,7 +60,8 @@ def _codec(
     picture = parse_format(size)
     parse_background(background)
     return CodecOptions(
-        picture.width, picture.height, fps, kbps, background, preserve, framing, model, backend, threads
+        *(picture.width, picture.height, fps, kbps, background, preserve, framing, model, backend, threads),
+        segmenter=segmenter,
     )
 
 
@@ -84,6 +89,7 @@ def demo(
     kbps: Kbps = 8.0,
     background: Background = "memory",
     preserve: Preserve = "all",
+    segmenter: Segmenter = "segmenter",
     framing: Framing = False,
     duplex: Annotated[bool, typer.Option(help="Both peers send.")] = False,
     loss: Annotated[float, typer.Option(help="Share of packets lost each way, in per cent.")] = 0.0,
@@ -107,7 +113,7 @@ def demo(
     from streamgc.rtc.impairment import Impairment
 
     impairment = Impairment(loss / 100, burst, delay, jitter, rate, reorder=reorder / 100, trace=trace, seed=seed)
-    codec = _codec(size, fps, kbps, background, preserve, framing, model, backend, threads)
+    codec = _codec(size, fps, kbps, background, preserve, framing, model, backend, threads, segmenter)
     report = run_demo(DemoOptions(input, seconds, codec, duplex, impairment, out))
     video, latency = report["video"], report["latency_ms"]["glass_to_glass"]
     typer.echo(
@@ -143,6 +149,7 @@ def call(
     kbps: Kbps = 8.0,
     background: Background = "memory",
     preserve: Preserve = "all",
+    segmenter: Segmenter = "segmenter",
     framing: Framing = True,
     model: Model = "lite",
     backend: Backend = "auto",
@@ -156,7 +163,7 @@ def call(
         for device in list_cameras():
             typer.echo(device)
         return
-    codec = _codec(size, fps, kbps, background, preserve, framing, model, backend, threads)
+    codec = _codec(size, fps, kbps, background, preserve, framing, model, backend, threads, segmenter)
     options = CallOptions(
         room,
         server,
@@ -217,6 +224,7 @@ def encode(
     fps: Fps = 15.0,
     kbps: Kbps = 5.0,
     preserve: Preserve = "all",
+    segmenter: Segmenter = "segmenter",
     background: Background = "memory",
     ack_delay: Annotated[float, typer.Option(help="Milliseconds until a frame is acknowledged, as in a call.")] = 130.0,
     framing: Framing = True,
@@ -231,7 +239,7 @@ def encode(
     """Code a clip into the messages that a call would send."""
     from streamgc.pipeline.files import encode_clip
 
-    options = _codec(size, fps, kbps, background, preserve, framing, model, backend, threads)
+    options = _codec(size, fps, kbps, background, preserve, framing, model, backend, threads, segmenter)
     written = encode_clip(clip, stream, options, ack_delay, limit)
     if sizes is not None:
         from streamgc.pipeline.files import write_text

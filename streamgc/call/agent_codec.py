@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from streamgc.call.codec import Codec
-from streamgc.pipeline.call_codec import SEGMENTER, CallCodec
+from streamgc.pipeline.call_codec import CallCodec
 from streamgc.pipeline.eyes import SceneEyes
 from streamgc.pipeline.settings import parse_background
 from streamgc.profiling.spans import Spans
 from streamgc.rtc.pictures import Encoded, Picture, PictureReceiver, PictureSender, Received, Shown
 from streamgc.scene.policy import parse_policy
-from streamgc.scene.segmenter import Segmenter
 
 MARK_STEP = 6
 """Width in pixels of the stripes that mark synthesised regions."""
@@ -30,7 +29,7 @@ class LookedAt(SceneEyes):
 
     def person_at(self, x: float, y: float) -> int | None:
         """Id of the instance at (x, y) in 0..1 of the coded picture; None when nobody is there."""
-        seen = self._observer._last
+        seen = self._observer.last
         if seen is None or not len(seen):
             return None
         height, width = seen.size
@@ -124,9 +123,7 @@ class AgentCodec:
         if not isinstance(codec, CallCodec):
             return codec.sender(spans)
         models = codec.models
-        size = (models.format.height, models.format.width)
-        segmenter = Segmenter(models.engine(SEGMENTER), size)
-        eyes = LookedAt(segmenter, models.format, self.preserve, self._framing, spans)
+        eyes = LookedAt(models.segment(), models.format, self.preserve, self._framing, spans, codec.settings.fps)
         inner = codec.sender(spans, eyes)
         turnable = TurnableSender(inner)
         self._live = (turnable, inner, eyes)

@@ -30,6 +30,7 @@ class CodecOptions:
     threads: int = 0  # 0 = as the engine likes
     factory: str = DEFAULT_FACTORY
     precision: Precision = "auto"
+    segmenter: str = "segmenter"  # a model's name or folder, or YOLO weights
 
 
 class Codec(Protocol):

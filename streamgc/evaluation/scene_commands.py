@@ -9,21 +9,25 @@ import typer
 
 from streamgc.errors import InputError
 from streamgc.evaluation.scene import Reference, evaluate_scene, format_table, write_json
+from streamgc.pipeline.segmenters import is_yolo, open_yolo
 from streamgc.runtime.store import ModelStore
 from streamgc.scene.framing import FramingSettings
-from streamgc.scene.observer import SceneSettings
+from streamgc.scene.observer import SceneSettings, Segment
 from streamgc.scene.policy import parse_policy
 from streamgc.scene.segmenter import Segmenter
 
 app = typer.Typer(no_args_is_help=True, help="Who is in the frame: measured, and trained.")
 
-Model = Annotated[str, typer.Option(help="A model by name, or its folder.")]
+Model = Annotated[str, typer.Option(help="A model by name, or its folder; or YOLO-seg weights.")]
 Precision = Annotated[str, typer.Option(help="fp32, bf16 or int8.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the figures here too.")]
 
 
-def open_segmenter(model: str, precision: str, size: tuple[int, int] | None = None) -> Segmenter:
-    """The segmenter of a model on one thread of the default backend; raises ModelError and EngineError."""
+def open_segmenter(model: str, precision: str, size: tuple[int, int] | None = None) -> Segment:
+    """The segmenter of a model, or YOLO weights, on one thread of the default backend; raises InputError, ModelError
+    and EngineError."""
+    if is_yolo(model):
+        return open_yolo(model, threads=1)
     engine = ModelStore().open(model).load("segmenter", precision=precision, threads=1, size=size)  # type: ignore[arg-type]
     return Segmenter(engine, size)
 

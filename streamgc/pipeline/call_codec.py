@@ -17,16 +17,18 @@ from streamgc.pipeline.looking import Eyes
 from streamgc.pipeline.networks import EncoderNetwork, GeneratorNetwork, NetworkOptions
 from streamgc.pipeline.receiver import Receiver
 from streamgc.pipeline.room_network import RoomModel
+from streamgc.pipeline.segmenters import SHIPPED, is_yolo, open_yolo
 from streamgc.pipeline.sender import Sender
 from streamgc.pipeline.settings import BLANK, PictureFormat, SenderSettings, parse_background
 from streamgc.profiling.spans import Spans
 from streamgc.runtime.engine import Engine, Precision, available_backends
 from streamgc.runtime.store import Model, ModelStore
+from streamgc.scene.observer import Segment
 from streamgc.scene.segmenter import Segmenter
 
 Picture = NDArray[np.uint8]
 SEGMENTER = "segmenter"
-"""The shipped segmenter's model folder."""
+"""The segmenter's role in its model."""
 
 
 class Options(Protocol):
@@ -54,13 +56,18 @@ class Options(Protocol):
     def threads(self) -> int: ...
     @property
     def precision(self) -> Precision: ...
+    @property
+    def segmenter(self) -> str: ...
 
 
 class LoadedModels:
     """Compiled networks, each loaded when first needed and then shared."""
 
-    def __init__(self, name: str, picture_format: PictureFormat, choice: NetworkOptions) -> None:
-        """Raises ModelError when there is no such model or it has no tables, EngineError when it cannot be compiled."""
+    def __init__(
+        self, name: str, picture_format: PictureFormat, choice: NetworkOptions, segmenter: str = SHIPPED
+    ) -> None:
+        """``segmenter``: a model's name or folder, or YOLO weights. Raises ModelError when there is no such model or it
+        has no tables, EngineError when it cannot be compiled."""
         self.model: Model = ModelStore().open(name)
         if self.model.tables is None:
             raise ModelError(f"model {name!r} has no context tables: it cannot code a call")
@@ -69,11 +76,13 @@ class LoadedModels:
         self._choice = choice
         self._loaded: dict[str, Engine] = {}
         self._room: RoomModel | None = None
+        self._segmenter = segmenter
+        self._yolo: Segment | None = None
 
     def engine(self, role: str) -> Engine:
         """A network of the call model, or the segmenter."""
         if role not in self._loaded:
-            model = ModelStore().open(SEGMENTER) if role == SEGMENTER else self.model
+            model = ModelStore().open(self._segmenter) if role == SEGMENTER else self.model
             size = (self.format.height, self.format.width)
             choice = self._choice
             precision = _precision(model, role, choice)
@@ -100,9 +109,16 @@ class LoadedModels:
             self._room = RoomModel(options=self._choice)
         return self._room
 
-    def eyes(self, preserve: str, framing: bool, spans: Spans) -> SceneEyes:
-        segmenter = Segmenter(self.engine(SEGMENTER), (self.format.height, self.format.width))
-        return SceneEyes(segmenter, self.format, preserve, framing, spans)
+    def segment(self) -> Segment:
+        """The segmenter, loaded. Raises InputError, BackendMissing, ModelError and EngineError."""
+        if is_yolo(self._segmenter):
+            if self._yolo is None:
+                self._yolo = open_yolo(self._segmenter, self._choice.threads)
+            return self._yolo
+        return Segmenter(self.engine(SEGMENTER), (self.format.height, self.format.width))
+
+    def eyes(self, preserve: str, framing: bool, spans: Spans, fps: float = 15.0) -> SceneEyes:
+        return SceneEyes(self.segment(), self.format, preserve, framing, spans, fps)
 
 
 def _precision(model: Model, role: str, choice: NetworkOptions) -> Precision:
@@ -141,7 +157,8 @@ class CallCodec:
 
     def sender(self, spans: Spans, eyes: Eyes | None = None) -> Sender:
         """A sender in its first state; ``eyes`` replaces the shipped segmenter's."""
-        looking = eyes or self.models.eyes(self.settings.preserve, self.settings.framing, spans)
+        settings = self.settings
+        looking = eyes or self.models.eyes(settings.preserve, settings.framing, spans, settings.fps)
         return Sender(self.settings, looking, self.models.encoder(), self.models.tables, spans)
 
     def receiver(self, spans: Spans) -> Receiver:
@@ -179,8 +196,10 @@ def load_codec(options: Options) -> CallCodec:
         options.model,
         picture_format,
         NetworkOptions(options.backend, options.precision, options.threads or None),
+        options.segmenter,
     )
-    for role in ("encoder", "reference", "generator", SEGMENTER):
+    for role in ("encoder", "reference", "generator"):
         models.engine(role)
+    models.segment()
     models.room()
     return CallCodec(models, settings)

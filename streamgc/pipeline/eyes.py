@@ -10,6 +10,7 @@ from streamgc.pipeline.settings import PictureFormat
 from streamgc.profiling.spans import Spans
 from streamgc.scene.framing import Crop, FramingSettings
 from streamgc.scene.observer import SceneObserver, SceneSettings, SceneStatistics, Segment
+from streamgc.scene.pace import Pace
 from streamgc.scene.policy import parse_policy
 
 CROP_PLACE, CROP_SIZE = 2048, 1024
@@ -17,12 +18,22 @@ CROP_PLACE, CROP_SIZE = 2048, 1024
 
 
 class SceneEyes:
-    """Looks with a segmenter; follows the kept people when framing is on."""
+    """Looks with a segmenter; follows the kept people when framing is on.
+
+    A segmenter that is slow for ``fps`` pictures a second runs on every n-th, and its mask is carried between.
+    """
 
     def __init__(
-        self, segment: Segment, picture_format: PictureFormat, preserve: str, framing: bool, spans: Spans | None = None
+        self,
+        segment: Segment,
+        picture_format: PictureFormat,
+        preserve: str,
+        framing: bool,
+        spans: Spans | None = None,
+        fps: float = 15.0,
     ) -> None:
         """``preserve``: all, main, id:N or class names. Raises InputError."""
+        self._pace = Pace(fps)
         self._spans = Spans(enabled=False) if spans is None else spans
         self._framing = framing
         settings = SceneSettings(
@@ -47,9 +58,12 @@ class SceneEyes:
         seen = self._observer.observe(picture)
         self._record(started, self._spans.clock(), seen.statistics)
         self.statistics = seen.statistics
+        if not seen.statistics.carried:
+            self._observer.set_every(self._pace.took(seen.statistics.segment_ms))
         crop = _units(seen.crop, picture.shape[1], picture.shape[0]) if self._framing else None
         kept = seen.kept
-        return View(seen.picture, kept.matte, kept.cells, kept.labels, crop, seen.statistics.kept)
+        people, found, strength = seen.statistics.kept, seen.statistics.found, seen.statistics.strength
+        return View(seen.picture, kept.matte, kept.cells, kept.labels, crop, people, found, strength)
 
     def _record(self, started: int, ended: int, statistics: SceneStatistics) -> None:
         """The observer's own times, one after the other, as spans."""

@@ -16,7 +16,9 @@ class View(NamedTuple):
     keep: NDArray[np.bool_]  # (h, w)
     labels: NDArray[np.uint8]  # (h, w), ids of scene.labels
     crop: tuple[int, int, int] | None  # x, y, size in the units of codec.sections.Crop; None = whole picture
-    people: int
+    people: int  # kept
+    found: int = 0  # people in the picture, kept or not
+    strength: float = 1.0  # below 1 while what was kept last fades out because nobody is found; 0 when it is gone
 
 
 class Eyes(Protocol):

@@ -47,6 +47,9 @@ class Sent(NamedTuple):
     kept: Picture  # the blanked picture: all that the message was made from
     code_bytes: int
     object_bytes: int
+    people: int = 0  # kept
+    people_found: int = 0
+    kept_strength: float = 1.0  # see looking.View
 
 
 class Sender:
@@ -144,7 +147,8 @@ class Sender:
         self._budget.coded(len(payload))
         self._budget.spent(len(data), starting)
         carried = sum(len(part.payload) for part in parts)
-        return Sent(data, message.essential().pack(), number, kept, len(payload), carried)
+        people = (view.people, view.found, view.strength)
+        return Sent(data, message.essential().pack(), number, kept, len(payload), carried, *people)
 
     def _start_again(self) -> None:
         self._restart = False

@@ -56,6 +56,9 @@ class SendCounts:
     repeats: int = 0
     echoes: int = 0
     intra_requested: int = 0
+    people: int = 0  # in the last picture, where the codec says it: kept, found, and how strongly
+    people_found: int = 0
+    kept_strength: float = 1.0
     dropped: Counter[str] = field(default_factory=Counter)
 
 
@@ -184,12 +187,20 @@ class OutgoingVideo(MediaStreamTrack):
         self._packetised = number, time.monotonic_ns()
         self._number += 1
         self.counts.sent += 1
+        self._note_people(encoded)
         self._earlier.appendleft(encoded.repeat if len(encoded.repeat) <= REPEAT_MAX_BYTES else b"")
         self._rate.spent(len(message))
         if self._rate.echo and self._earlier[0]:
             self._echo = (time.monotonic() + ECHO_S, number, captured)
         self._on_sent(number, captured, encoded)
         return self._outgoing(payloads, captured)
+
+    def _note_people(self, encoded: Any) -> None:
+        """Who was in the picture; a codec that does not look for people says nothing."""
+        counts = self.counts
+        counts.people = getattr(encoded, "people", 0)
+        counts.people_found = getattr(encoded, "people_found", 0)
+        counts.kept_strength = getattr(encoded, "kept_strength", 1.0)
 
     def _outgoing(self, payloads: list[bytes], captured: Captured) -> Outgoing:
         self.counts.packets += len(payloads)

@@ -91,6 +91,9 @@ class Snapshots:
             retransmitted=rtcp.retransmitted if rtcp else 0,
             intra_requested=counts.intra_requested,
             loss_reported=round(rate.loss, 4),
+            people=counts.people,
+            people_found=counts.people_found,
+            kept_strength=round(counts.kept_strength, 2),
         )
 
     def _received(self, rates: list[float]) -> Received:

@@ -28,6 +28,9 @@ class Sent:
     retransmitted: int = 0
     intra_requested: int = 0
     loss_reported: float = 0.0  # by the far side, smoothed, 0..1
+    people: int = 0  # kept in the last picture
+    people_found: int = 0  # in it, kept or not
+    kept_strength: float = 1.0  # below 1 while what was kept last fades out because nobody is found
 
 
 @dataclass(frozen=True)

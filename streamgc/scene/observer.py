@@ -95,6 +95,11 @@ class SceneObserver:
         self._count = 0
         self._every = self.settings.every
 
+    @property
+    def last(self) -> Instances | None:
+        """Who was in the last picture, with ids; None before the first."""
+        return self._last
+
     def set_policy(self, policy: KeepPolicy) -> None:
         """Keep other people from the next picture on."""
         self._selector = Selector(policy)
