@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--certificate", default="", help="PEM file, for TLS")
     parser.add_argument("--private-key", default="", help="PEM file, for TLS")
     parser.add_argument("--redis", default="", help="redis://host:port, shared by several instances of this server")
+    parser.add_argument("--connections-per-minute", type=float, default=120.0, help="allowed to one address")
     given = parser.parse_args()
     try:
         settings = Settings(
@@ -32,6 +33,7 @@ def main() -> int:
             behind_proxy=given.behind_proxy,
             certificate=given.certificate,
             private_key=given.private_key,
+            connections_per_minute=given.connections_per_minute,
             redis=given.redis or os.environ.get("STREAMGC_REDIS", ""),
         )
         log_to_stderr()

@@ -1,4 +1,4 @@
-"""HTTP and WebSocket: `POST /rooms`, `GET /ws`, `/healthz`, `/metrics`.
+"""HTTP and WebSocket: `POST /rooms`, `GET /ws`, `/healthz`, `/metrics`, and the page of a room's link.
 
 Nothing about a peer is logged but what kind of thing happened: no address, no room token, no session description.
 """
@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from aiohttp import WSMsgType, web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
@@ -33,6 +34,7 @@ from streamgc.call.messages import (
 )
 from streamgc.errors import InputError, SignallingError
 
+from . import guest_page
 from .hub import Hub, HubError, MemoryHub, Place
 from .limits import AddressLimit, Bucket
 from .settings import Settings
@@ -107,7 +109,8 @@ class Server:
     def _admit(self, request: web.Request) -> None:
         """Raise the HTTP error of whoever may not come in."""
         origin = request.headers.get("Origin")
-        if origin is not None and self._settings.origins and origin not in self._settings.origins:
+        own = origin is not None and urlsplit(origin).netloc == request.host  # the page of a room's link
+        if origin is not None and self._settings.origins and origin not in self._settings.origins and not own:
             self._metrics.refused.labels("origin").inc()
             raise web.HTTPForbidden(text="this page may not use this server")
         if not self._addresses.allow(self._address(request)):
@@ -232,6 +235,7 @@ def create_app(settings: Settings, hub: Hub | None = None) -> web.Application:
             web.get("/ws", server.websocket),
             web.get("/healthz", server.healthz),
             web.get("/metrics", server.metrics),
+            *guest_page.routes(),
         ]
     )
 

@@ -206,12 +206,23 @@ def signaling(
     redis: Annotated[
         str, typer.Option(help="redis://host:port, where several instances share their rooms.", envvar="STREAMGC_REDIS")
     ] = "",
+    connections_per_minute: Annotated[float, typer.Option(help="Connections allowed to one address.")] = 120.0,
 ) -> None:
     """Run the rendezvous server at which two peers find each other."""
     from streamgc.call.serve import SignalingOptions, run_signaling
 
     run_signaling(
-        SignalingOptions(host, port, secret, tuple(origin or ()), behind_proxy, certificate, private_key, redis),
+        SignalingOptions(
+            host,
+            port,
+            secret,
+            tuple(origin or ()),
+            behind_proxy,
+            certificate,
+            private_key,
+            redis,
+            connections_per_minute,
+        ),
         typer.echo,
     )
 

@@ -101,16 +101,21 @@ async def connect(alice: Window, bob: Window) -> None:
 
 
 async def changes(window: Window, video: str, wanted: int, seconds: float = 60.0) -> None:
+    """As `changes_of`, in a window."""
+    await changes_of(window, video, wanted, seconds)
+
+
+async def changes_of(driver: Any, video: str, wanted: int, seconds: float = 60.0) -> None:
     """Wait until a video element has shown so many different pictures; how fast depends on the machine."""
     seen: set[bytes] = set()
 
     def enough(driver: Any) -> bool:
-        picture = pixels(driver, video)
+        picture = pixels(driver.driver if isinstance(driver, Window) else driver, video)
         if picture is not None:
             seen.add(picture.tobytes())
         return len(seen) >= wanted
 
-    await window.until(enough, f"{wanted} different pictures in {video}", seconds)
+    await until(driver, enough, f"{wanted} different pictures in {video}", seconds)
 
 
 def checked(driver: Any, selector: str) -> bool:
@@ -201,7 +206,8 @@ async def check_reload(alice: Window, bob: Window) -> None:
 async def test_without_a_camera_the_page_says_so_and_still_joins(tmp_path: Path, allowed: bool, title: str) -> None:
     chromium()
     async with two_agents((FakeCodec(shape=(64, 64)),) * 2, OPTIONS) as agents:
-        with browser(tmp_path, None, allowed) as driver:
+        camera = None if allowed else await do(make_camera, tmp_path / "camera.y4m", 2)
+        with browser(tmp_path, camera, allowed) as driver:
             (alice,) = await open_windows(driver, [agents[0][0]])
             await alice.until(lambda d: text(d, "cover-title") == title, title)
             await alice.shot("no-camera" if allowed else "denied")

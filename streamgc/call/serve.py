@@ -31,6 +31,7 @@ class SignalingOptions:
     certificate: str = ""
     private_key: str = ""
     redis: str = ""
+    connections_per_minute: float = 120.0
 
 
 def signaling_package() -> ModuleType:
