@@ -70,3 +70,52 @@ export class Chart {
     line("--accent", this.#points.map((p) => p.sent));
   }
 }
+
+// One figure over the last two minutes, without a scale: the number beside it says how much.
+export class Sparkline {
+  #points = [];
+
+  constructor(canvas) {
+    this.canvas = canvas;
+    new ResizeObserver(() => this.draw()).observe(canvas);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+  }
+
+  clear() {
+    this.#points = [];
+    this.draw();
+  }
+
+  add(value) {
+    this.#points.push(value);
+    if (this.#points.length > SECONDS) this.#points.shift();
+    this.draw();
+  }
+
+  draw() {
+    const { canvas } = this;
+    const scale = devicePixelRatio || 1;
+    const [width, height] = [canvas.clientWidth, 26];
+    if (!width) return;
+    canvas.width = width * scale;
+    canvas.height = height * scale;
+    const pen = canvas.getContext("2d");
+    pen.scale(scale, scale);
+    const style = getComputedStyle(document.documentElement);
+    pen.strokeStyle = style.getPropertyValue("--line").trim();
+    pen.strokeRect(0, height - 1, width, 0);
+    pen.strokeStyle = style.getPropertyValue("--soft").trim();
+    pen.lineWidth = 1.5;
+    pen.lineJoin = "round";
+    const top = Math.max(1e-3, ...this.#points.filter((value) => value !== null)) * 1.15;
+    let drawing = false;
+    pen.beginPath();
+    this.#points.forEach((value, place) => {
+      if (value === null) return;
+      const [x, y] = [(width * (place + SECONDS - this.#points.length)) / (SECONDS - 1), height - 2 - ((height - 4) * value) / top];
+      drawing ? pen.lineTo(x, y) : pen.moveTo(x, y);
+      drawing = true;
+    });
+    pen.stroke();
+  }
+}

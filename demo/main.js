@@ -1,19 +1,21 @@
 // Wires the page together: agent, camera, buttons, keys.
 
 import { AgentLink } from "./agent.js";
-import { Chart } from "./chart.js";
+import { Chart, Sparkline } from "./chart.js";
 import { Leg, openCamera } from "./media.js";
-import { AGENT_GONE, REPLACED, cameraTrouble, describe } from "./states.js";
+import { AGENT_GONE, REPLACED, cameraTrouble, describe, describeCode } from "./states.js";
 
 const $ = (id) => document.getElementById(id);
 const link = new AgentLink();
 const leg = new Leg();
 const chart = new Chart($("chart"));
+const sparks = Object.fromEntries([...document.querySelectorAll("[data-spark]")].map((canvas) => [canvas.dataset.spark, new Sparkline(canvas)]));
 const OWN_CAPTIONS = { kept: "What is kept of you", theirs: "What they see" };
 
 let situation = { phase: "idle", text: "", reason: "", room: "" };
 let settings = null;
 let about = null;
+let code = "";
 let stream = null;
 let trouble = null; // [title, text] when there is no camera
 let toastTimer = 0;
@@ -33,6 +35,10 @@ function render(state = describe(situation, trouble)) {
   $("badge").hidden = !state.badge;
   $("badge").textContent = state.badge;
   $("hangup").disabled = !state.inCall;
+  const together = ["connected", "silent"].includes(situation.phase);
+  $("code").hidden = !together || Boolean(state.cover);
+  [$("code-letters").textContent, $("code-text").textContent] = describeCode(code);
+  document.body.classList.toggle("unverifiable", !code);
   $("retry-camera").hidden = !(trouble && situation.phase === "idle");
   if (state.invite) {
     $("link").value = situation.link;
@@ -59,6 +65,7 @@ function renderSettings() {
   for (const track of stream?.getVideoTracks() ?? []) track.enabled = camera;
   $("own-frame").hidden = view === "off";
   $("own-caption").textContent = OWN_CAPTIONS[view] ?? "";
+  document.body.dataset.view = view;
   $("mark").checked = mark;
   if (![...$("quality").options].some((option) => Number(option.value) === kbps))
     $("quality").append(new Option(`${kbps} kbps`, kbps));
@@ -69,16 +76,16 @@ function renderSettings() {
 function renderFigures(figures) {
   const { kbps_sent: ours, vp8_kbps: rival, codec } = figures;
   document.body.dataset.figures = "some";
-  $("kbps").textContent = ours < 10 ? ours.toFixed(1) : Math.round(ours);
+  $("kbps").textContent = short(ours);
   const most = Math.max(ours, rival ?? 0, 1);
   $("bar-ours").style.width = `${(100 * ours) / most}%`;
   $("bar-vp8").style.width = `${(100 * (rival ?? 0)) / most}%`;
   if (rival !== null) {
     const times = rival / Math.max(ours, 0.1);
-    $("against").innerHTML = "VP8 needs at least <b></b> for the same pictures";
-    $("against").querySelector("b").textContent = `${Math.round(rival)} kbps`;
-    if (codec === "SGC" && times >= 1.15) $("against").append(`, ${times.toFixed(1)} times as much`);
-    $("against").append(".");
+    $("vp8").textContent = short(rival);
+    $("against").textContent = "The same pictures over VP8 at its coarsest quality";
+    if (codec === "SGC" && times >= 1.15) $("against").append(` take ${times.toFixed(1)} times as much.`);
+    else $("against").append(` take ${Math.round(rival)} kbps.`);
     $("against").title =
       "Measured here every 20 s: two seconds of your pictures, same size and rate, through WebRTC's VP8 at its coarsest quality (quantiser 56), packet headers counted";
   }
@@ -89,7 +96,13 @@ function renderFigures(figures) {
   $("note").hidden = !figures.note;
   $("note").textContent = figures.note;
   chart.add(figures);
+  sparks.fps.add(figures.fps_shown);
+  sparks.latency.add(figures.latency_ms);
+  sparks.loss.add(figures.loss);
+  sparks.received.add(figures.kbps_received);
 }
+
+const short = (kbps) => (kbps < 10 ? kbps.toFixed(1) : String(Math.round(kbps)));
 
 function toast(text) {
   $("toast").textContent = text;
@@ -154,7 +167,8 @@ link.on("settings", (message) => {
 });
 link.on("situation", (message) => {
   if (message.phase === "starting") {
-    chart.clear();
+    for (const one of [chart, ...Object.values(sparks)]) one.clear();
+    $("vp8").textContent = "–";
     $("note").hidden = true;
   }
   situation = message;
@@ -162,6 +176,11 @@ link.on("situation", (message) => {
 });
 link.on("figures", renderFigures);
 link.on("trouble", (message) => toast(message.text));
+link.on("authentication", (message) => {
+  code = message.code;
+  $("code").open = false;
+  render();
+});
 link.on("down", () => {
   situation = { ...situation, phase: "failed" };
   render(AGENT_GONE);

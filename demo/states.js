@@ -22,6 +22,13 @@ const LINES = {
   reconnecting: "Reconnecting…", left: "The other side has left", ended: "You have left the call", failed: "Not connected",
 };
 
+// The short authentication string: what the chip over the picture says, and the words under it.
+export function describeCode(code) {
+  return code
+    ? [`Code ${code}`, "Read this code to each other. If both of you see the same, nobody sits between you – not even the meeting server."]
+    : ["No code", "The other side has no code to compare, as a browser alone has none: that nobody sits between you depends on the meeting server."];
+}
+
 const BADGES = { silent: "Nothing comes from the other side", reconnecting: "Reconnecting…" };
 
 const CAMERA = {

@@ -8,6 +8,7 @@ import sys
 
 from streamgc.errors import StreamGCError
 
+from .relay import Relay
 from .server import log_to_stderr, serve
 from .settings import Settings
 
@@ -21,6 +22,8 @@ def main() -> int:
     parser.add_argument("--behind-proxy", action="store_true", help="trust X-Forwarded-For")
     parser.add_argument("--certificate", default="", help="PEM file, for TLS")
     parser.add_argument("--private-key", default="", help="PEM file, for TLS")
+    parser.add_argument("--stun", action="append", default=[], help="stun:host:port that peers are told; repeatable")
+    parser.add_argument("--turn", action="append", default=[], help="turn:host:port that peers are told; repeatable")
     parser.add_argument("--redis", default="", help="redis://host:port, shared by several instances of this server")
     parser.add_argument("--connections-per-minute", type=float, default=120.0, help="allowed to one address")
     given = parser.parse_args()
@@ -34,6 +37,7 @@ def main() -> int:
             certificate=given.certificate,
             private_key=given.private_key,
             connections_per_minute=given.connections_per_minute,
+            relay=Relay(tuple(given.stun), tuple(given.turn), os.environ.get("STREAMGC_TURN_SECRET", "")),
             redis=given.redis or os.environ.get("STREAMGC_REDIS", ""),
         )
         log_to_stderr()

@@ -24,6 +24,7 @@ from streamgc.call.messages import (
     Describe,
     FromServer,
     Join,
+    Joined,
     Leave,
     Refusal,
     Refused,
@@ -143,6 +144,7 @@ class _Peer:
         note: Callable[[Refusal], None],
     ) -> None:
         self._socket, self._hub, self._metrics, self._note = socket, hub, metrics, note
+        self._relay = settings.relay
         self._bucket = Bucket(settings.messages_per_second, settings.messages_per_second)
         self._place: Place | None = None
         self._malformed = 0
@@ -197,6 +199,8 @@ class _Peer:
 
     async def _deliver(self, message: FromServer) -> None:
         """Send; a peer that does not take its messages is cut off rather than waited for."""
+        if isinstance(message, Joined):
+            message = Joined(message.peer_present, message.peer, self._relay.servers())
         with contextlib.suppress(ConnectionError, RuntimeError):
             async with asyncio.timeout(5):
                 await self._socket.send_str(encode(message).decode())

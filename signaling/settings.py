@@ -1,8 +1,10 @@
 """What a server is started with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from streamgc.errors import InputError
+
+from .relay import Relay
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,7 @@ class Settings:
     behind_proxy: bool = False  # take the client's address from X-Forwarded-For
     certificate: str = ""  # PEM files; empty = no TLS
     private_key: str = ""
+    relay: Relay = field(default_factory=Relay)  # what peers are told to reach each other by
     redis: str = ""  # URL of the Redis server that several instances share; empty = rooms in this process
     rooms_max: int = 10_000
     room_expiry_s: float = 3600.0  # a room without any peer is forgotten after so long

@@ -140,9 +140,15 @@ def call(
     statistics: Annotated[str, typer.Option(help="Append a JSON line of statistics every second to this file.")] = "",
     metrics_port: Annotated[int, typer.Option(help="Prometheus endpoint on loopback; 0 = none.")] = 0,
     seconds: Annotated[float, typer.Option(help="Hang up after so long; 0 = stay.")] = 0.0,
-    stun: Annotated[list[str] | None, typer.Option(help="stun:host:port; may be given several times.")] = None,
-    turn: Annotated[list[str] | None, typer.Option(help="turn:host:port; may be given several times.")] = None,
-    turn_user: Annotated[str, typer.Option(help="User name at the TURN server.")] = "",
+    stun: Annotated[
+        list[str] | None,
+        typer.Option(help="stun:host:port, beside what the server tells; repeatable.", envvar="STREAMGC_STUN"),
+    ] = None,
+    turn: Annotated[
+        list[str] | None,
+        typer.Option(help="turn:host:port, beside what the server tells; repeatable.", envvar="STREAMGC_TURN"),
+    ] = None,
+    turn_user: Annotated[str, typer.Option(help="User name at the TURN server.", envvar="STREAMGC_TURN_USER")] = "",
     turn_password: Annotated[str, typer.Option(help="Password there.", envvar="STREAMGC_TURN_PASSWORD")] = "",
     size: Size = "256x256",
     fps: Fps = 15.0,
@@ -206,6 +212,17 @@ def signaling(
     redis: Annotated[
         str, typer.Option(help="redis://host:port, where several instances share their rooms.", envvar="STREAMGC_REDIS")
     ] = "",
+    stun: Annotated[
+        list[str] | None,
+        typer.Option(help="stun:host:port that peers are told; may be given several times.", envvar="STREAMGC_STUN"),
+    ] = None,
+    turn: Annotated[
+        list[str] | None,
+        typer.Option(help="turn:host:port that peers are told; may be given several times.", envvar="STREAMGC_TURN"),
+    ] = None,
+    turn_secret: Annotated[
+        str, typer.Option(help="The TURN server's static-auth-secret.", envvar="STREAMGC_TURN_SECRET")
+    ] = "",
     connections_per_minute: Annotated[float, typer.Option(help="Connections allowed to one address.")] = 120.0,
 ) -> None:
     """Run the rendezvous server at which two peers find each other."""
@@ -222,6 +239,9 @@ def signaling(
             private_key,
             redis,
             connections_per_minute,
+            tuple(stun or ()),
+            tuple(turn or ()),
+            turn_secret,
         ),
         typer.echo,
     )

@@ -1,6 +1,7 @@
 """The page in a real browser: two windows, two agents, one call over SGC with the shipped model."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -137,9 +138,13 @@ async def test_two_windows_call_each_other(tmp_path: Path) -> None:
             await changes(bob, "remote", 8)
             await check_likeness(alice, bob)
             await bob.until(lambda d: float(text(d, "kbps")) > 0, "figures")
-            await bob.until(lambda d: "VP8 needs at least" in text(d, "against"), "VP8's figure")
+            await bob.until(lambda d: text(d, "vp8") not in ("", "–"), "VP8's figure")
+            await check_code(alice, bob)
             await bob.shot("call")
+            await check_looks(bob)
             await check_own_views(alice)
+            await check_click_on_a_person(alice, agents[0][1])
+            await check_mark(bob, agents[1][1])
             await check_background(alice, agents[0][1])
             await check_camera_off(alice, bob)
             await check_reload(alice, bob)
@@ -170,6 +175,54 @@ async def check_own_views(alice: Window) -> None:
         await alice.until(lambda d: pixels(d, "own") is not None, "the second picture")
         await changes(alice, "own", 4)
         await alice.shot(f"view-{view}")
+
+
+async def check_code(alice: Window, bob: Window) -> None:
+    """Both read the same letters."""
+    codes = [await one.do(text, "code-letters") for one in (alice, bob)]
+    assert codes[0] == codes[1]
+    assert re.fullmatch(r"Code [a-z0-9]{3}-[a-z0-9]{3}", codes[0])
+    await bob.do(click, "#code summary")
+    await bob.shot("code")
+    await bob.do(click, "#code summary")
+
+
+async def check_looks(bob: Window) -> None:
+    """Pictures for whoever looks at the page: phone and desktop, dark and light, nothing wider than the screen."""
+    for name, width, scheme in (("phone", 400, LIGHT), ("phone-dark", 400, DARK), ("dark", 1280, DARK)):
+        await bob.do(lambda d, w=width: d.set_window_size(w, 900))
+        await bob.do(lambda d, s=scheme: d.execute_cdp_cmd("Emulation.setEmulatedMedia", s))
+        await asyncio.sleep(0.5)
+        await bob.shot(f"call-{name}")
+        assert await bob.do(lambda d: d.execute_script(_FITS))
+        await bob.do(lambda d: d.execute_script("scrollTo(0, document.body.scrollHeight)"))
+        await bob.shot(f"call-{name}-below")
+        await bob.do(lambda d: d.execute_script("scrollTo(0, 0)"))
+    await bob.do(lambda d: d.execute_cdp_cmd("Emulation.setEmulatedMedia", LIGHT))
+
+
+async def check_click_on_a_person(alice: Window, agent: Agent) -> None:
+    """A click on somebody in the picture of what is kept sends only that one; a click beside sends everyone."""
+    await alice.do(click, "[data-view=kept]")
+    await alice.until(lambda d: checked(d, "[data-view=kept]"), "the kept view")
+    await changes(alice, "own", 2)
+    await alice.do(click, "#own-frame")  # its middle, where the man is
+    await alice.until(lambda d: checked(d, "[data-policy=id]"), "one person by a click")
+    assert re.fullmatch(r"id:\d+", agent.call.settings.preserve)
+    await alice.shot("picked")
+    await changes(alice, "own", 2)
+    await alice.do(click, "[data-policy=all]")
+    await alice.until(lambda d: checked(d, "[data-policy=all]"), "everyone again")
+    await alice.do(click, "[data-view=theirs]")
+
+
+async def check_mark(bob: Window, agent: Agent) -> None:
+    """Stripes over what is made up."""
+    await bob.do(click, "#mark")
+    await bob.until(lambda d: agent.call.settings.mark, "the mark")
+    await changes(bob, "remote", 3)
+    await bob.shot("mark")
+    await bob.do(click, "#mark")
 
 
 async def check_background(alice: Window, agent: Agent) -> None:
@@ -243,6 +296,8 @@ async def test_what_the_page_says_when_things_go_wrong(tmp_path: Path) -> None:
             await alice.until(partial(cover_says, "StreamGC has stopped"), "that the agent is gone")
 
 
+_FITS = "return document.documentElement.scrollWidth <= innerWidth"
+LIGHT = {"features": [{"name": "prefers-color-scheme", "value": "light"}]}
 DARK = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
 
 

@@ -8,6 +8,7 @@ const PROTOCOL = 1;
 let socket = null;
 let pc = null;
 let stream = null;
+let iceServers = [];
 let over = false;
 
 $("command").textContent = `streamgc call ${location.href}`;
@@ -82,6 +83,7 @@ const REFUSALS = {
 
 async function take(message) {
   try {
+    if (message.type === "joined") iceServers = message.ice;
     if (message.type === "joined" && message.peer_present) {
       const sdp = await describe(newPeer(true), "createOffer");
       say({ type: "describe", kind: "offer", text: sdp });
@@ -108,7 +110,7 @@ async function take(message) {
 
 function newPeer(offering) {
   pc?.close();
-  pc = new RTCPeerConnection({ iceServers: [] });
+  pc = new RTCPeerConnection({ iceServers });
   const peer = pc;
   const shown = new MediaStream();
   $("remote").srcObject = shown;

@@ -68,11 +68,20 @@ class Leave(msgspec.Struct, tag="leave", frozen=True, forbid_unknown_fields=True
     """Leave the room for good."""
 
 
+class IceServer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A STUN or TURN server, with the names that browsers use."""
+
+    urls: tuple[Annotated[str, msgspec.Meta(max_length=256)], ...]
+    username: Annotated[str, msgspec.Meta(max_length=256)] = ""
+    credential: Annotated[str, msgspec.Meta(max_length=256)] = ""
+
+
 class Joined(msgspec.Struct, tag="joined", frozen=True):
     """You are in; with a peer present it is on you to make the offer."""
 
     peer_present: bool
     peer: PeerId
+    ice: tuple[IceServer, ...] = ()  # what helps to reach the other side
 
 
 class PeerJoined(msgspec.Struct, tag="peer-joined", frozen=True):

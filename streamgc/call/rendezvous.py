@@ -12,6 +12,7 @@ from streamgc.call.messages import (
     MESSAGE_MAX,
     FromClient,
     FromServer,
+    IceServer,
     Join,
     Joined,
     Leave,
@@ -71,6 +72,7 @@ class Rendezvous:
     def __init__(self, server: str, room: str, ticket: str = "", peer: str = "") -> None:
         self.peer = peer  # given by the server; kept, it gets the place back after an outage
         self.peer_present = False
+        self.ice: tuple[IceServer, ...] = ()  # what the server says helps to reach the peer
         self.leaving = True  # whether the end of the block means leaving for good
         self._url, self._room, self._ticket = server_url(server), room, ticket
         self._session: aiohttp.ClientSession | None = None
@@ -130,7 +132,7 @@ class Rendezvous:
             raise SignallingError(f"no signalling server at {self._url}", GONE) from error
         if not isinstance(reply, Joined):
             raise SignallingError("the signalling server answered out of turn")
-        self.peer, self.peer_present = reply.peer, reply.peer_present
+        self.peer, self.peer_present, self.ice = reply.peer, reply.peer_present, reply.ice
 
     async def _close(self) -> None:
         if self._socket is not None:

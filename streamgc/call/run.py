@@ -14,12 +14,13 @@ from rich.live import Live
 
 from streamgc.call.codec import Codec, CodecOptions, load_codec
 from streamgc.call.demo import table
+from streamgc.call.ice import named_servers
 from streamgc.call.metrics import MetricsEndpoint
 from streamgc.call.rendezvous import make_room, server_url
 from streamgc.call.session import Event, Hooks, Session, SessionOptions
 from streamgc.call.sinks import VideoFile
 from streamgc.call.sources import Camera, Size, load_clip, play
-from streamgc.errors import InputError, StreamGCError
+from streamgc.errors import StreamGCError
 from streamgc.rtc.connection import ConnectionOptions
 from streamgc.rtc.impairment import Impairment
 from streamgc.rtc.pictures import Captured, Picture
@@ -67,13 +68,8 @@ def room_of(text: str) -> str:
 
 
 def ice_servers(options: CallOptions) -> tuple[RTCIceServer, ...]:
-    """STUN and TURN servers for aiortc; raises `InputError` for what is no such URL."""
-    for url in (*options.stun, *options.turn):
-        if not url.startswith(("stun:", "stuns:", "turn:", "turns:")):
-            raise InputError(f"not a STUN or TURN URL: {url}")
-    servers = [RTCIceServer(urls=url) for url in options.stun]
-    servers += [RTCIceServer(url, options.turn_user or None, options.turn_password or None) for url in options.turn]
-    return tuple(servers)
+    """STUN and TURN servers for aiortc; raises `InputError`."""
+    return named_servers(options.stun, options.turn, options.turn_user, options.turn_password)
 
 
 class _Call:

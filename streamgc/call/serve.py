@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from streamgc.errors import StreamGCError
 
@@ -32,6 +33,9 @@ class SignalingOptions:
     private_key: str = ""
     redis: str = ""
     connections_per_minute: float = 120.0
+    stun: tuple[str, ...] = ()
+    turn: tuple[str, ...] = ()
+    turn_secret: str = ""
 
 
 def signaling_package() -> ModuleType:
@@ -54,14 +58,20 @@ def signaling_package() -> ModuleType:
 def local_server(options: SignalingOptions) -> AbstractAsyncContextManager[str]:
     """A server that runs inside an `async with` block, which gets its URL; raises `InputError` for a busy port."""
     package = signaling_package()
-    running: AbstractAsyncContextManager[str] = package.running(package.Settings(**asdict(options)))
+    running: AbstractAsyncContextManager[str] = package.running(_settings(package, options))
     return running
 
 
 def run_signaling(options: SignalingOptions, on_ready: Callable[[str], None] = print) -> None:
     """`streamgc signaling`: serve until interrupted; `on_ready` gets the URL. Raises `InputError` for a busy port."""
     package = signaling_package()
-    settings = package.Settings(**asdict(options))
+    settings = _settings(package, options)
     package.log_to_stderr()
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(package.serve(settings, on_ready))
+
+
+def _settings(package: ModuleType, options: SignalingOptions) -> Any:
+    values = asdict(options)
+    relay = package.Relay(values.pop("stun"), values.pop("turn"), values.pop("turn_secret"))
+    return package.Settings(relay=relay, **values)

@@ -13,9 +13,12 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from aiortc import RTCIceServer
+
 from streamgc.call.authentication import Handshake
 from streamgc.call.codec import Codec
-from streamgc.call.messages import Describe, FromServer, PeerJoined, PeerLeft, Refusal, Refused, Reveal
+from streamgc.call.ice import told_servers
+from streamgc.call.messages import Describe, FromServer, IceServer, PeerJoined, PeerLeft, Refusal, Refused, Reveal
 from streamgc.call.rendezvous import GONE, Rendezvous
 from streamgc.errors import CallError, PeerUnreachable, SignallingError
 from streamgc.profiling.spans import Spans
@@ -85,6 +88,7 @@ class Session:
         self._stopped = asyncio.Event()
         self._changed = asyncio.Event()
         self._peer = ""
+        self._ice: tuple[IceServer, ...] = ()
         self._snapshots: Snapshots | None = None
         self._handshake: Handshake | None = None
         self._code: str | None = None  # None = not known yet
@@ -139,7 +143,7 @@ class Session:
         """Join and hold the call until it ends (False) or must be set up anew (True)."""
         options = self._options
         async with Rendezvous(options.server, options.room, options.ticket, self._peer) as rendezvous:
-            self._peer = rendezvous.peer
+            self._peer, self._ice = rendezvous.peer, rendezvous.ice
             if rendezvous.peer_present:
                 await self._offer(rendezvous)
             else:
@@ -267,7 +271,7 @@ class Session:
         spans, options = Spans(), self._options
         hooks = self._hooks
         self.connection = Connection(
-            replace(options.connection, model=self._codec.model_hash),
+            replace(options.connection, model=self._codec.model_hash, ice_servers=self._ice_servers()),
             sender=self._codec.sender(spans) if options.send else None,
             receiver=self._codec.receiver(spans) if options.receive else None,
             on_shown=self._on_shown,
@@ -280,6 +284,10 @@ class Session:
         self._snapshots = Snapshots(self.connection, self._codec.engine)
         hooks.new_connection(self.connection)
         return self.connection
+
+    def _ice_servers(self) -> tuple[RTCIceServer, ...]:
+        """Our own servers before those that the rendezvous server tells: aiortc takes the first of each kind."""
+        return (*self._options.connection.ice_servers, *told_servers(self._ice))
 
     def _on_shown(self, shown: Shown, at_ns: int) -> None:
         self._hooks.shown(shown.picture, shown.number, at_ns)

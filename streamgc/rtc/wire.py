@@ -58,9 +58,11 @@ class _Counted:
     def sendto(self, data: bytes, address: Any = None) -> None:
         """As asyncio.DatagramTransport.sendto; a datagram that arrives after the socket closed is dropped."""
         data = bytes(data)
+        # the transport of a TURN allocation cannot be asked, and drops what comes too late by itself
+        closing: Callable[[], bool] = getattr(self._transport, "is_closing", lambda: False)
 
         def deliver() -> None:
-            if not self._transport.is_closing():
+            if not closing():
                 self._transport.sendto(data, address)
 
         self._wire.send(len(data), deliver)
