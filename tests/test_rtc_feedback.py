@@ -17,6 +17,7 @@ from streamgc.rtc.rate import FLOOR_KBPS, RateControl
 from streamgc.rtc.retransmission import REORDER_PATIENCE_NS, NackWhileUseful
 
 MS = 1_000_000
+HEADERS_KBPS = 6.4  # of 15 packets a second
 
 
 @given(
@@ -119,34 +120,34 @@ def test_messages_are_repeated_while_there_is_loss() -> None:
 def test_a_queue_brings_the_rate_down_at_once_and_room_brings_it_back() -> None:
     now = [0.0]
     rate = RateControl(40, 15, clock=lambda: now[0])
-    assert rate.message_kbps < 16
+    assert rate.message_kbps < 18
     for _ in range(20):  # five seconds without a queue
         now[0] += 0.25
-        rate.report(report(kbps=rate.message_kbps + 1))
+        rate.report(report(kbps=rate.message_kbps + HEADERS_KBPS))
     assert rate.message_kbps == 40
-    rate.report(report(queue=300, kbps=13))
-    assert 7 < rate.message_kbps < 8
+    rate.report(report(queue=300, kbps=30))
+    assert 9 < rate.message_kbps < 11
     now[0] += 0.25
-    rate.report(report(queue=300, kbps=13))
-    assert 7 < rate.message_kbps < 8  # not cut again before the cut can show
+    rate.report(report(queue=300, kbps=30))
+    assert 9 < rate.message_kbps < 11  # not cut again before the cut can show
     rates = []
     for _ in range(40):  # ten seconds
         now[0] += 0.25
-        rate.report(report(queue=10, kbps=rate.message_kbps + 1))
+        rate.report(report(queue=10, kbps=rate.message_kbps + HEADERS_KBPS))
         rates.append(rate.message_kbps)
-    assert 10 < rates[8] < 14  # slow where the queue was
+    assert 18 < rates[8] < 24  # slow where the queue was
     assert rates[-1] > 35
 
 
 def test_around_the_same_bottleneck_the_rate_calms_down() -> None:
     now, queue, cuts = [0.0], 0.0, []
     rate = RateControl(40, 15, clock=lambda: now[0])
-    for _ in range(800):  # 200 s over a path that takes 13 kbit/s
+    for _ in range(800):  # 200 s over a path that takes 20 kbit/s
         now[0] += 0.25
-        offered = rate.message_kbps + 0.36
+        offered = rate.message_kbps + HEADERS_KBPS
         before = rate.limit_kbps
-        queue = max(0.0, queue + (offered - 13) / 13 * 250)
-        rate.report(report(queue=int(queue), kbps=min(13.0, offered)))
+        queue = max(0.0, queue + (offered - 20) / 20 * 250)
+        rate.report(report(queue=int(queue), kbps=min(20.0, offered)))
         if rate.limit_kbps < before:
             cuts.append(now[0])
     late = [at for at in cuts if at > 50]
@@ -159,7 +160,7 @@ def test_never_below_the_floor_and_a_remb_is_heeded() -> None:
     rate.report(report(queue=900, kbps=0.1))
     assert rate.message_kbps == FLOOR_KBPS
     other = RateControl(20, 15)
-    other.receiver_limit(9.0)
+    other.receiver_limit(16.0)
     assert 8 < other.message_kbps < 9
 
 
@@ -178,6 +179,36 @@ def test_repeats_stop_in_congestion_and_echoes_need_room() -> None:
     assert not narrow.echo
     narrow.report(report(loss=0.2, queue=400, kbps=10))
     assert narrow.depth == 0
+
+
+def test_fewer_pictures_where_headers_would_take_what_they_need() -> None:
+    rates = []
+    for wire in (100, 12, 8, 6):
+        rate = RateControl(8, 15, wire_kbps=wire)
+        rates.append(rate.fps)
+        assert rate.message_kbps >= FLOOR_KBPS
+        assert rate.message_kbps + rate.fps * 53 * 8 / 1000 <= wire
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] == 15
+    assert rates[-1] == 5
+
+
+def test_sound_and_picture_share_twenty_kilobits_and_sound_outlives_the_picture() -> None:
+    rate = RateControl(8, 15, wire_kbps=20)
+    rate.sounding = True
+    assert rate.sound.wire_kbps < 10
+    assert rate.fps >= 8
+    assert rate.sound.wire_kbps + rate.message_kbps + rate.fps * 53 * 8 / 1000 <= 20
+    narrow = RateControl(8, 15, wire_kbps=11)
+    narrow.sounding = True
+    assert narrow.fps == 1
+    assert narrow.sound.wire_kbps + narrow.message_kbps + narrow.fps * 53 * 8 / 1000 <= 11
+    wide = RateControl(8, 15, clock=lambda: 100.0)
+    wide.sounding = True
+    for _ in range(60):
+        wide.report(report(kbps=wide.limit_kbps))
+    assert (wide.sound.kbps, wide.sound.packet_ms) == (16, 20)
+    assert wide.fps == 15
 
 
 def test_nack_only_where_a_repair_is_quick() -> None:

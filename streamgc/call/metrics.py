@@ -63,6 +63,8 @@ class _Newest(Collector):
 def _gauges(side: str, part: Sent | Received) -> Iterator[GaugeMetricFamily]:
     for one in fields(part):
         value = getattr(part, one.name)
+        if value is None:
+            continue
         name = f"streamgc_{side}_{one.name}"
         if isinstance(value, dict):
             family = GaugeMetricFamily(name, f"{side}: {one.name}", labels=["cause"])

@@ -24,8 +24,10 @@ from streamgc.errors import CallError, PeerUnreachable, SignallingError
 from streamgc.profiling.spans import Spans
 from streamgc.rtc.connection import Connection, ConnectionOptions
 from streamgc.rtc.fingerprints import fingerprints
+from streamgc.rtc.opus import Samples
 from streamgc.rtc.pictures import Captured, Encoded, Picture, Shown
 from streamgc.rtc.snapshot import Snapshots
+from streamgc.rtc.sound import Sound
 from streamgc.rtc.statistics import Statistics
 
 _log = logging.getLogger(__name__)
@@ -76,6 +78,7 @@ class Hooks:
     statistics: Callable[[Statistics, Snapshots], None] = lambda statistics, snapshots: None
     new_connection: Callable[[Connection], None] = field(default=lambda connection: None)
     code: Callable[[str], None] = lambda code: None  # the authentication string; empty = there is none to compare
+    heard: Callable[[Samples, int], None] = lambda samples, at_ns: None  # 20 ms of 48 kHz mono int16, and when
 
 
 class Session:
@@ -87,6 +90,7 @@ class Session:
         self.connected = asyncio.Event()
         self._stopped = asyncio.Event()
         self._changed = asyncio.Event()
+        self._muted = False
         self._peer = ""
         self._ice: tuple[IceServer, ...] = ()
         self._snapshots: Snapshots | None = None
@@ -98,6 +102,17 @@ class Session:
         """Send a picture, if there is somebody to send it to."""
         if self.connection is not None:
             self.connection.put(captured)
+
+    def put_sound(self, sound: Sound) -> None:
+        """Send sound, if the options have it and there is somebody to send it to."""
+        if self.connection is not None:
+            self.connection.put_sound(sound)
+
+    def mute(self, muted: bool) -> None:
+        """Send no sound from now on, over whatever connections, or send it again."""
+        self._muted = muted
+        if self.connection is not None:
+            self.connection.mute(muted)
 
     async def send_all(self, pictures: AsyncIterator[Captured]) -> None:
         """Send everything a source gives, from when the call is connected, then leave."""
@@ -280,7 +295,9 @@ class Session:
             on_plain=lambda picture, at_ns: hooks.shown(picture, None, at_ns),
             conventional=self._codec.conventional(),
             spans=spans,
+            on_sound=hooks.heard,
         )
+        self.connection.mute(self._muted)
         self._snapshots = Snapshots(self.connection, self._codec.engine)
         hooks.new_connection(self.connection)
         return self.connection

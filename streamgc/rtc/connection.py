@@ -16,23 +16,34 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
+from aiortc import (
+    RTCBundlePolicy,
+    RTCConfiguration,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCRtpTransceiver,
+    RTCSessionDescription,
+)
 from aiortc.exceptions import OperationError
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtp import RTCP_PSFB_APP, RtcpPsfbPacket
 
-from streamgc.errors import CallError, InputError, ModelMismatch, PeerUnreachable, SignallingError
+from streamgc.errors import BackendMissing, CallError, InputError, ModelMismatch, PeerUnreachable, SignallingError
 from streamgc.profiling.spans import Spans
 from streamgc.rtc import hook
-from streamgc.rtc.description import FORMAT_VERSION, Parameters, has_video, read_parameters, write_parameters
+from streamgc.rtc.description import FORMAT_VERSION, Parameters, has_sound, has_video, read_parameters, write_parameters
 from streamgc.rtc.feedback import pack_application_feedback
+from streamgc.rtc.hearing import IncomingSound
 from streamgc.rtc.impairment import Impairment, Link
 from streamgc.rtc.incoming import IncomingVideo, PacketBuffer
+from streamgc.rtc.lipsync import LipSync, honest_reports
 from streamgc.rtc.liveness import SILENCE_S, Heard, consent
+from streamgc.rtc.opus import SAMPLE_RATE, Samples
 from streamgc.rtc.outgoing import OutgoingVideo
 from streamgc.rtc.pictures import Captured, Encoded, Picture, PictureReceiver, PictureSender, Shown
 from streamgc.rtc.rate import RateControl
 from streamgc.rtc.rtcp import SenderRtcp, thin_reports
+from streamgc.rtc.sound import OutgoingSound, Sound
 from streamgc.rtc.wire import Wire
 
 CLOSE_S = 1.0
@@ -55,15 +66,19 @@ class ConnectionOptions:
     ice_servers: tuple[RTCIceServer, ...] = ()
     impairment: Impairment | None = None  # of what this side sends
     fallback: bool = True  # VP8 or H.264 with a peer that has no SGC or another model
+    sound: bool = False  # offer and accept sound
+    sound_kbps: float = 16.0  # ceiling for Opus
+    wire_kbps: float = 0.0  # ceiling for all that is sent, headers included; 0 = none
 
 
 class Connection:
-    """A peer connection with one video stream in each direction that has a codec.
+    """A peer connection with one video stream in each direction that has a codec, and sound both ways if wanted.
 
     `conventional` says how a picture is made fit to be sent by VP8 when the peer has no SGC; without it nothing is
     sent then, because a conventional codec sends the whole picture. `on_shown(shown, at_ns)`, `on_sent(number,
-    captured, encoded)` and `on_state(name)` are called on the event loop; states are connecting, connected, silent,
-    failed and closed.
+    captured, encoded)`, `on_sound(samples, at_ns)` and `on_state(name)` are called on the event loop; states are
+    connecting, connected, silent, failed and closed. Sound is 48 kHz, mono, int16: `put_sound` takes it, `on_sound`
+    gets 20 ms at a time.
     """
 
     def __init__(
@@ -77,6 +92,7 @@ class Connection:
         on_plain: Callable[[Picture, int], None] = lambda picture, at_ns: None,
         conventional: Callable[[Picture], Picture] | None = None,
         spans: Spans | None = None,
+        on_sound: Callable[[Samples, int], None] = lambda samples, at_ns: None,
     ) -> None:
         if sender is None and receiver is None:
             raise InputError("a connection needs a sender or a receiver")
@@ -86,13 +102,15 @@ class Connection:
         self.codec = ""  # what was negotiated: SGC, VP8 or H264
         self.failure: str | None = None
         self.heard = Heard()
-        self.rate = RateControl(options.kbps, options.fps)
+        self.rate = RateControl(options.kbps, options.fps, options.wire_kbps, options.sound_kbps)
         self.spans = Spans() if spans is None else spans  # an empty recorder is falsy
         self.errors = 0  # packets that made aiortc or us raise
         self._parameters = Parameters(FORMAT_VERSION, options.model)
         self._on_state, self._on_plain, self._conventional = on_state, on_plain, conventional
         self.wire = Wire(Link(options.impairment) if options.impairment else None)
-        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=list(options.ice_servers)))
+        self.pc = RTCPeerConnection(
+            RTCConfiguration(list(options.ice_servers), bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
+        )
         self.pc._RTCPeerConnection__cname = secrets.token_hex(4)  # type: ignore[attr-defined]  # short: it is sent often
         self.pc.on("connectionstatechange", self._state_changed)
         self._settled = asyncio.Event()
@@ -100,18 +118,28 @@ class Connection:
         self._tasks: set[asyncio.Task[None]] = set()
         self._transceiver: RTCRtpTransceiver | None = None
         self.rtcp: SenderRtcp | None = None
+        self.sync = LipSync()
         self.outgoing = (
             OutgoingVideo(sender, self.rate, self.spans, self._riding_block, on_sent, self._fail) if sender else None
         )
         self.incoming = (
-            IncomingVideo(receiver, self.spans, on_shown, self._take_block, self._feedback_due.set, self._request_intra)
+            IncomingVideo(
+                receiver, self.spans, on_shown, self._take_block, self._feedback_due.set, self._request_intra, self.sync
+            )
             if receiver
             else None
         )
+        self.sound: OutgoingSound | None = None
+        self.heard_sound: IncomingSound | None = None
+        self._sound_transceiver: RTCRtpTransceiver | None = None
+        if options.sound:
+            self._prepare_sound(on_sound)
 
     async def offer(self) -> str:
         """The session description to send to the peer."""
         self._add_transceiver(own=True)
+        if self.sound is not None:
+            self._add_sound(self.sound)
         await self.pc.setLocalDescription(await self.pc.createOffer())
         self._check_candidates()
         return write_parameters(self.pc.localDescription.sdp, self._parameters)
@@ -127,7 +155,12 @@ class Connection:
         if not own:
             self._explain(theirs)
         self._add_transceiver(own)
+        if self.sound is not None and has_sound(text):
+            self._add_sound(self.sound)
         await self._set_remote(text, "offer")
+        for transceiver in self.pc.getTransceivers():
+            if transceiver not in (self._transceiver, self._sound_transceiver):
+                transceiver.direction = "inactive"  # what nobody listens to would fill a queue
         await self.pc.setLocalDescription(await self.pc.createAnswer())
         self._check_candidates()
         self._wire_up()
@@ -158,6 +191,18 @@ class Connection:
         if self.outgoing is not None and self.state in ("connected", "silent"):
             self.outgoing.put(captured)
 
+    def put_sound(self, sound: Sound) -> None:
+        """Send sound, if it was negotiated and the user is not muted."""
+        if self.sound is not None and self._sound_transceiver is not None and self.state in ("connected", "silent"):
+            self.rate.sounding = not self.sound.muted
+            self.sound.put(sound)
+
+    def mute(self, muted: bool) -> None:
+        """Send no sound from now on, or send it again."""
+        if self.sound is not None:
+            self.sound.muted = muted
+            self.rate.sounding = self.rate.sounding and not muted
+
     async def close(self) -> None:
         """End everything within about a second: tasks, threads, sockets."""
         if self.state == "closed":
@@ -167,8 +212,9 @@ class Connection:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_S)
-        if self.outgoing is not None:
-            self.outgoing.stop()
+        for track in (self.outgoing, self.sound):
+            if track is not None:
+                track.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await self.pc.close()
@@ -176,12 +222,28 @@ class Connection:
             await self.outgoing.close()
         if self.incoming is not None:
             await self.incoming.close()
+        if self.heard_sound is not None:
+            await self.heard_sound.close()
         self.wire.close()
 
     def _add_transceiver(self, own: bool) -> None:
         direction = "sendrecv" if self.outgoing and self.incoming else "sendonly" if self.outgoing else "recvonly"
         self._transceiver = self.pc.addTransceiver(self.outgoing or "video", direction=direction)
         self._transceiver.setCodecPreferences(hook.preferences(own, self.options.fallback))
+
+    def _prepare_sound(self, on_sound: Callable[[Samples, int], None]) -> None:
+        try:
+            self.sound = OutgoingSound(lambda: self.rate.sound)
+            self.heard_sound = IncomingSound(on_sound, self.sync)
+        except BackendMissing as error:
+            self.sound = self.heard_sound = None
+            _log.warning("%s", error)
+        if self.incoming is not None:
+            self.incoming.sound = self.heard_sound
+
+    def _add_sound(self, track: OutgoingSound) -> None:
+        self._sound_transceiver = self.pc.addTransceiver(track, direction="sendrecv")
+        self._sound_transceiver.setCodecPreferences(hook.opus())
 
     async def _set_remote(self, text: str, kind: str) -> None:
         if not has_video(text):
@@ -226,6 +288,28 @@ class Connection:
             self._wire_sgc(transceiver)
         else:
             self._wire_conventional(transceiver)
+        if self._sound_transceiver is not None and self._sound_transceiver._codecs:
+            self._wire_sound(self._sound_transceiver)
+
+    def _wire_sound(self, transceiver: Any) -> None:
+        assert self.sound is not None
+        assert self.heard_sound is not None
+        sound = self.sound
+        transceiver._headerExtensions = []
+        sender, receiver = transceiver.sender, transceiver.receiver
+        receiver._RTCRtpReceiver__jitter_buffer = PacketBuffer(self.heard_sound.take_packet)
+        receiver._send_rtcp = thin_reports(receiver._send_rtcp)
+        sender._send_rtcp = honest_reports(thin_reports(sender._send_rtcp), lambda: sound.stamped)
+        self._listen_for_reports(receiver, "audio", SAMPLE_RATE)
+
+    def _listen_for_reports(self, receiver: Any, kind: str, rate: int) -> None:
+        original = receiver._handle_rtcp_packet
+
+        async def handle(packet: Any) -> None:
+            self.sync.note(kind, rate, packet)
+            await original(packet)
+
+        receiver._handle_rtcp_packet = handle
 
     def _wire_sgc(self, transceiver: Any) -> None:
         transceiver._headerExtensions = []  # 12 bytes a packet that SGC does not need
@@ -233,6 +317,10 @@ class Connection:
         receiver._RTCRtpReceiver__remote_bitrate_estimator = None
         receiver._send_rtcp = thin_reports(receiver._send_rtcp)
         sender._send_rtcp = thin_reports(sender._send_rtcp)
+        if self.outgoing is not None:
+            outgoing = self.outgoing
+            sender._send_rtcp = honest_reports(sender._send_rtcp, lambda: outgoing.stamped)
+        self._listen_for_reports(receiver, "video", hook.CLOCK_RATE)
         if self.incoming is not None:
             receiver._RTCRtpReceiver__jitter_buffer = PacketBuffer(self.incoming.take_packet)
             receiver._RTCRtpReceiver__nack_generator = self.incoming.nack

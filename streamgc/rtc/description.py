@@ -52,3 +52,8 @@ def read_parameters(text: str) -> Parameters | None:
 def has_video(text: str) -> bool:
     """Whether a description has a video section at all."""
     return re.search(r"^m=video ", text, re.MULTILINE) is not None
+
+
+def has_sound(text: str) -> bool:
+    """Whether a description has an audio section."""
+    return re.search(r"^m=audio ", text, re.MULTILINE) is not None

@@ -73,14 +73,14 @@ RATE_WINDOW_NS = 500_000_000
 
 
 class ReceivedRate:
-    """RTP payload that arrived in the last half second, kbit/s."""
+    """What arrived in the last half second, kbit/s."""
 
     def __init__(self) -> None:
         self._packets: deque[tuple[int, int]] = deque()
         self._bytes = 0
 
     def add(self, arrived_ns: int, size: int) -> None:
-        """Note a packet with `size` bytes of RTP payload."""
+        """Note a packet of `size` bytes."""
         self._packets.append((arrived_ns, size))
         self._bytes += size
         self._forget(arrived_ns)

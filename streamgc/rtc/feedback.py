@@ -35,7 +35,7 @@ class Report(NamedTuple):
 
     loss: float  # share of the packets of the last second that did not come, 0..1
     queue_ms: int  # one-way delay above its recent minimum, 0..1020
-    received_kbps: float  # RTP payload of the last half second, 0..6553
+    received_kbps: float  # sound and pictures on the wire, over the last half second, 0..6553
     newest: int  # number of the newest message, modulo 256
     held_ms: int  # how long ago it came, 0..255: the sender gets the round-trip time from it
 

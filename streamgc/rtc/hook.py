@@ -83,6 +83,11 @@ def preferences(own: bool, conventional: bool) -> list[RTCRtpCodecCapability]:
     ]
 
 
+def opus() -> list[RTCRtpCodecCapability]:
+    """The one audio codec to offer or accept."""
+    return [codec for codec in codecs.get_capabilities("audio").codecs if codec.name.lower() == "opus"]
+
+
 def check_names() -> None:
     """Raise `CallError` when aiortc or aioice lacks something that is used of its inside."""
     missing = [name for owner, names in _ATTRIBUTES for name in names if not hasattr(owner, name)]
@@ -105,7 +110,7 @@ def _wrap(module: Any, name: str, ours: Callable[[], Any]) -> None:
 _ATTRIBUTES: tuple[tuple[object, tuple[str, ...]], ...] = (
     (rtcrtpsender, ("get_encoder",)),
     (rtcrtpreceiver, ("get_decoder",)),
-    (rtcrtpreceiver.RTCRtpReceiver, ("_send_rtcp", "_send_rtcp_pli")),
+    (rtcrtpreceiver.RTCRtpReceiver, ("_send_rtcp", "_send_rtcp_pli", "_handle_rtcp_packet")),
     (rtcrtpsender.RTCRtpSender, ("_handle_rtcp_packet", "_run_rtcp", "_send_rtcp")),
     (aiortc.RTCDtlsTransport, ("_handle_rtp_data", "_handle_rtcp_data")),
     (ice, ("get_host_addresses",)),

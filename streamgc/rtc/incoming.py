@@ -18,8 +18,10 @@ from streamgc.errors import BitstreamError
 from streamgc.profiling.spans import REPORT, Spans
 from streamgc.rtc.estimate import DelayMeter, LossMeter, ReceivedRate
 from streamgc.rtc.feedback import FeedbackSchedule, Report, pack_block
+from streamgc.rtc.hearing import IncomingSound
 from streamgc.rtc.hook import CLOCK_RATE
-from streamgc.rtc.payload import parse_packet
+from streamgc.rtc.lipsync import LipSync
+from streamgc.rtc.payload import WIRE_OVERHEAD, parse_packet
 from streamgc.rtc.pictures import PictureReceiver, Received, Shown
 from streamgc.rtc.reassembly import Message, Reassembler
 from streamgc.rtc.retransmission import NackWhileUseful
@@ -73,6 +75,7 @@ class IncomingVideo:
         on_feedback: Callable[[bytes], None],
         on_report: Callable[[], None],
         request_intra: Callable[[], None],
+        sync: LipSync,
     ) -> None:
         self.counts = ReceiveCounts()
         self.reassembler = Reassembler()
@@ -80,6 +83,11 @@ class IncomingVideo:
         self.schedule = FeedbackSchedule()
         self.nack = NackWhileUseful()
         self.remote_ssrc = 0
+        self.sound: IncomingSound | None = None  # shares the path, and so counts in the report
+        self._sync = sync
+        self._stamps: dict[int, int] = {}  # RTP timestamp by message number modulo 256
+        self._display_ns = 0  # when the last picture goes on display
+        self._closed = False
         self._codec, self._spans = codec, spans
         self._on_shown, self._on_feedback = on_shown, on_feedback
         self._on_report, self._request_intra = on_report, request_intra
@@ -114,7 +122,8 @@ class IncomingVideo:
             self.loss.add(packet.sequence_number, now)
         if parsed.fragment == 0:
             self.delay.add(sent_ms, now)
-        self.rate.add(now, len(packet.payload))
+        self.rate.add(now, len(packet.payload) + WIRE_OVERHEAD)
+        self._stamps[parsed.number] = packet.timestamp
         self.reassembler.patience_ns = self.nack.patience_ns
         lost = self.reassembler.counts.lost
         messages = self.reassembler.push(parsed, packet.sequence_number, now)
@@ -131,7 +140,11 @@ class IncomingVideo:
         number, arrived_ns = self._newest
         held_ms = min(255, (now_ns - arrived_ns) // 1_000_000)
         self._told_loss = self.loss.loss(now_ns)
-        return Report(self._told_loss, self.delay.queue_ms, self.rate.kbps(now_ns), number & 0xFF, held_ms)
+        kbps, queue_ms = self.rate.kbps(now_ns), self.delay.queue_ms
+        if self.sound is not None:
+            kbps += self.sound.rate.kbps(now_ns)
+            queue_ms = max(queue_ms, self.sound.queue_ms(now_ns))
+        return Report(self._told_loss, queue_ms, kbps, number & 0xFF, held_ms)
 
     def block(self, now_ns: int) -> bytes:
         """A feedback block, for whoever sends it now; empty when there is nothing to say yet."""
@@ -147,6 +160,7 @@ class IncomingVideo:
 
     async def close(self) -> None:
         """Stop the timer, the task and the worker."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         self._pump.cancel()
@@ -264,6 +278,20 @@ class IncomingVideo:
             self._request_intra()
 
     def _show(self, shown: Shown, rendered_ns: int) -> None:
+        """Display now, or when its sound is heard."""
+        now = time.monotonic_ns()
+        stamp = self._stamps.get(shown.number & 0xFF)
+        if stamp is not None:
+            self._sync.picture_ready(stamp, now)
+        self._display_ns = max(self._display_ns, now + round(self._sync.hold_ms * 1e6))
+        if self._display_ns > now:
+            self._loop.call_later((self._display_ns - now) / 1e9, self._display, shown, rendered_ns)
+        else:
+            self._display(shown, rendered_ns)
+
+    def _display(self, shown: Shown, rendered_ns: int) -> None:
+        if self._closed:
+            return
         now = time.monotonic_ns()
         self._spans.add("display", rendered_ns, now, shown.number)
         if self._shown_ns:

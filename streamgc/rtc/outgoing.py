@@ -40,6 +40,9 @@ ECHO_S = 0.024
 REPEAT_MAX_BYTES = 500
 """What is longer than this is not repeated: the codec sees to it that long objects arrive."""
 
+EARLY_NS = 15_000_000
+"""A picture may be so much early when fewer are sent than are captured."""
+
 _TIME_BASE = fractions.Fraction(1, CLOCK_RATE)
 
 _log = logging.getLogger(__name__)
@@ -89,6 +92,7 @@ class OutgoingVideo(MediaStreamTrack):
         self.counts = SendCounts()
         self.rtt_ms: float | None = None
         self.conventional: Callable[[Picture], Picture] | None = None
+        self.stamped: tuple[int, int] | None = None  # RTP time before aiortc's origin, and capture, of the last packet
         self._codec, self._rate, self._spans = codec, rate, spans
         self._feedback_block, self._on_sent, self._on_failed = feedback_block, on_sent, on_failed
         self._slot: NewestSlot[Captured] = NewestSlot(lambda: self._drop("replaced before encoding"))
@@ -101,11 +105,15 @@ class OutgoingVideo(MediaStreamTrack):
         self._sent_ns: dict[int, int] = {}
         self._echo: tuple[float, int, Captured] | None = None  # when, and of what
         self._packetised: tuple[int, int] | None = None  # the message that aiortc is sending, and since when
+        self._due_ns = 0  # when the rate control wants the next picture
 
     def put(self, captured: Captured) -> None:
         """Hand over a picture; if the codec is busy it waits, until a newer one replaces it."""
         self.counts.captured += 1
-        self._slot.put(captured)
+        if self._wanted(captured.captured_ns):
+            self._slot.put(captured)
+        else:
+            self._drop("held back by the rate control")
 
     async def recv(self) -> Any:
         """For aiortc: the packets of the next picture (or the picture itself, for a conventional codec)."""
@@ -146,6 +154,16 @@ class OutgoingVideo(MediaStreamTrack):
             if measured >= 0:
                 self.rtt_ms = measured if self.rtt_ms is None else 0.8 * self.rtt_ms + 0.2 * measured
 
+    def _wanted(self, captured_ns: int) -> bool:
+        """Whether a picture is due at the frame rate that the path takes."""
+        if self.conventional is not None or self._rate.fps >= self._rate.source_fps:
+            return True
+        if captured_ns < self._due_ns - EARLY_NS:
+            return False
+        interval = round(1e9 / self._rate.fps)
+        self._due_ns = max(self._due_ns + interval, captured_ns)
+        return True
+
     async def close(self) -> None:
         """Stop handing out pictures and end the worker."""
         self.stop()
@@ -170,7 +188,7 @@ class OutgoingVideo(MediaStreamTrack):
     async def _next(self, captured: Captured) -> Outgoing | None:
         self._echo = None
         orders, self._orders = self._orders, _Orders()
-        orders.kbps = self._rate.message_kbps
+        orders.kbps = self._rate.message_kbps * self._rate.source_fps / self._rate.fps  # the codec counts in frames
         number = self._number
         try:
             encoded = await self._worker.run(lambda: self._encode(captured, number, orders))
@@ -205,7 +223,9 @@ class OutgoingVideo(MediaStreamTrack):
     def _outgoing(self, payloads: list[bytes], captured: Captured) -> Outgoing:
         self.counts.packets += len(payloads)
         self.counts.payload_bytes += sum(map(len, payloads))
-        return Outgoing(payloads, captured.captured_ns * CLOCK_RATE // 1_000_000_000 & 0xFFFFFFFF)
+        timestamp = captured.captured_ns * CLOCK_RATE // 1_000_000_000 & 0xFFFFFFFF
+        self.stamped = (timestamp, captured.captured_ns)
+        return Outgoing(payloads, timestamp)
 
     def _encode(self, captured: Captured, number: int, orders: _Orders) -> Encoded:
         """On the worker's thread."""

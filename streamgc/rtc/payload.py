@@ -24,9 +24,13 @@ _FRAGMENT = 0x40
 _REPEATS_SHIFT = 4
 _FEEDBACK = 0x08
 _RESERVED = 0x07
-_HEADER = 3
+HEADER = 3
+"""Bytes before the message in a payload without repeats and feedback."""
 
-MESSAGE_MAX = FRAGMENTS_MAX * (PAYLOAD_MAX - _HEADER - 2) - FEEDBACK_MAX - 1
+WIRE_OVERHEAD = 50
+"""Bytes of a packet beside the payload: 12 RTP, 10 SRTP tag, 8 UDP, 20 IPv4."""
+
+MESSAGE_MAX = FRAGMENTS_MAX * (PAYLOAD_MAX - HEADER - 2) - FEEDBACK_MAX - 1
 """Bytes of the longest message that can be carried."""
 
 
@@ -57,13 +61,13 @@ def packetise(
         raise BitstreamError(f"feedback of {len(feedback)} bytes is longer than one packet carries ({FEEDBACK_MAX})")
     note = bytes([len(feedback)]) + feedback if feedback else b""
     head = bytes([number & 0xFF, min(max(delay_ms, 0), 255)])
-    room = PAYLOAD_MAX - _HEADER - len(note)
+    room = PAYLOAD_MAX - HEADER - len(note)
     if len(message) <= room:
         kept = _repeats_that_fit(repeats, room - len(message))
         flags = (_FEEDBACK if note else 0) | len(kept) << _REPEATS_SHIFT
         return [bytes([flags]) + head + note + b"".join(_varint(len(old)) + old for old in kept) + message]
     first = room - 2
-    rest = PAYLOAD_MAX - _HEADER - 2
+    rest = PAYLOAD_MAX - HEADER - 2
     pieces = [message[:first]] + [message[at : at + rest] for at in range(first, len(message), rest)]
     payloads = []
     for index, piece in enumerate(pieces):
@@ -75,12 +79,12 @@ def packetise(
 
 def parse_packet(payload: bytes) -> Packet:
     """Parse one RTP payload; raises `BitstreamError` for anything that `packetise` cannot have made."""
-    if len(payload) < _HEADER:
+    if len(payload) < HEADER:
         raise BitstreamError("SGC payload header truncated")
     flags, number, delay = payload[0], payload[1], payload[2]
     if flags & (_VERSION | _RESERVED):
         raise BitstreamError("SGC payload of another version")
-    at, index, count = _HEADER, 0, 1
+    at, index, count = HEADER, 0, 1
     repeated = flags >> _REPEATS_SHIFT & 3
     if flags & _FRAGMENT:
         if len(payload) < at + 2:

@@ -1,4 +1,5 @@
-"""How much to send: what the receiver's reports leave for frame messages, and how often each message is repeated.
+"""How much to send: what the receiver's reports leave for sound and pictures, how often a picture is sent, and how
+often each message is repeated. All limits are rates on the wire, with the headers down to IP.
 
 The controller behind REMB (Google's, in aiortc) was measured first: at 15 packets a second it comes down within two
 seconds when the path narrows, but stays down for good when the path widens again, because its detector needs more
@@ -9,14 +10,16 @@ around there, and fast again once that proves to be past.
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from streamgc.rtc.feedback import Report
+from streamgc.rtc.payload import HEADER, WIRE_OVERHEAD
 
 FLOOR_KBPS = 3.0
-"""Below this no picture is worth sending; it is asked of the codec even when the path seems to take less."""
+"""Frame messages: below this no moving picture is worth sending."""
 
-START_KBPS = 16.0
-"""RTP payload before anything is known of the path."""
+START_KBPS = 24.0
+"""Before anything is known of the path."""
 
 QUEUE_HIGH_MS, QUEUE_LOW_MS = 80, 45
 """A standing queue above the first is congestion; below the second there is room. One packet alone takes 45 ms at 20
@@ -24,6 +27,12 @@ kbit/s."""
 
 DOWN, DOWN_DEEP, DEEP_MS = 0.85, 0.6, 160
 """Of what arrived, on congestion; the second when the queue is longer than `DEEP_MS`, so that it drains."""
+
+CUT_MOST = 0.5
+"""Of the limit is left at least after one cut: in the half second after a pause of the machine nothing has arrived."""
+
+LEAST_KBPS = 6.0
+"""The limit is never below what the floor takes."""
 
 UP, CLIMB, CLIMB_LEAST = 1.08, 0.02, 0.006
 """Of the limit with each report that sees room: well below the last congestion; around it, the steps halved each time
@@ -33,29 +42,78 @@ _NEAR, _PAST = 0.9, 1.25
 """Of the rate at the last congestion: where fast growth ends, and where it begins again."""
 
 _PAUSE_S = 0.6
-_HEADROOM, _HEADROOM_KBPS = 1.5, 10.0
+_HEADROOM, _HEADROOM_KBPS = 1.6, 15.0
 """The limit is at most this much above what arrives, so that it is never a guess about what was not tried."""
 
-_HEADER_BYTES = 3
+_COARSE_BYTES = 100
+_FEEDBACK_KBPS = 1.0
+"""For acknowledgements and reports of the other direction."""
+
+_PACKET_KBPS = (WIRE_OVERHEAD + HEADER) * 8 / 1000
+"""What one packet of a message a second costs beside the message."""
+
+FRAME_RATES = (15.0, 12.0, 10.0, 8.0, 6.0, 5.0)
+"""Of the pictures, when not all that are captured can be sent; the last goes with the floor."""
+
+STOPPED_FPS = 1.0
+"""Where there is no room beside the sound, one coarse picture a second says what the path takes."""
+
+COMFORT_KBPS = 3.5
+"""Frame messages that a higher frame rate must leave room for."""
+
 _SINGLE_AT, _SINGLE_UNTIL = 0.01, 0.003
 _DOUBLE_AT, _DOUBLE_UNTIL = 0.10, 0.07
 
 
-class RateControl:
-    """Follows the receiver's reports. The ceiling is what the user allows for frame messages, kbit/s."""
+class SoundPlan(NamedTuple):
+    """What the next packet of sound is to be."""
 
-    def __init__(self, ceiling_kbps: float, fps: float, clock: Callable[[], float] = time.monotonic) -> None:
+    kbps: float  # of Opus
+    packet_ms: int
+    loss: float  # expected, 0..1
+
+    @property
+    def wire_kbps(self) -> float:
+        """On the wire, while somebody speaks."""
+        return self.kbps + WIRE_OVERHEAD * 8 / self.packet_ms
+
+
+SOUND_PLANS = ((6, 120), (6, 60), (8, 60), (12, 60), (12, 40), (16, 40), (16, 20))
+"""Opus kbit/s and ms a packet, poorest first: short packets cost headers, long ones delay."""
+
+SOUND_SHARE = 0.5
+"""Better sound than the poorest takes at most so much of the limit."""
+
+
+class RateControl:
+    """Follows the receiver's reports.
+
+    `ceiling_kbps` is what the user allows for frame messages, `wire_kbps` for everything on the wire (0 = no such
+    limit), `sound_kbps` for Opus.
+    """
+
+    def __init__(
+        self,
+        ceiling_kbps: float,
+        fps: float,
+        wire_kbps: float = 0.0,
+        sound_kbps: float = 16.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.ceiling_kbps = ceiling_kbps
-        self._fps, self._clock = fps, clock
-        self._limit = START_KBPS  # RTP payload, kbit/s
+        self.sounding = False  # whether there is sound to send
+        self._wire_kbps, self._sound_kbps = wire_kbps or float("inf"), sound_kbps
+        self.source_fps, self._clock = fps, clock
+        self._limit = START_KBPS
         self._remb = float("inf")
         self._loss = 0.0
         self._depth = 0
-        self._spent_kbps = 0.0
+        self._spent = 0.0  # bytes of a message, smoothed
         self._cut_at = -_PAUSE_S
         self._congested = False
         self._jammed_at = float("inf")  # what arrived at the last congestion
         self._climb = CLIMB
+        self._sound = 0  # place in SOUND_PLANS
 
     @property
     def loss(self) -> float:
@@ -64,8 +122,31 @@ class RateControl:
 
     @property
     def limit_kbps(self) -> float:
-        """RTP payload that may be sent, kbit/s."""
-        return min(self._limit, self._remb)
+        """What may be sent, kbit/s on the wire."""
+        return min(self._limit, self._remb, self._wire_kbps)
+
+    @property
+    def sound(self) -> SoundPlan:
+        """What the next packet of sound is to be."""
+        kbps, packet_ms = SOUND_PLANS[self._sound]
+        return SoundPlan(min(kbps, self._sound_kbps), packet_ms, self._loss)
+
+    @property
+    def picture_kbps(self) -> float:
+        """What is left for the packets of pictures, on the wire."""
+        return self.limit_kbps - _FEEDBACK_KBPS - (self.sound.wire_kbps if self.sounding else 0.0)
+
+    @property
+    def fps(self) -> float:
+        """How many pictures a second may be sent."""
+        left = self.picture_kbps
+        wanted = min(self.ceiling_kbps, COMFORT_KBPS)
+        rates = [rate for rate in FRAME_RATES if rate < self.source_fps]
+        for fps in (self.source_fps, *rates):
+            if left - fps * _PACKET_KBPS >= wanted:
+                return fps
+        least = rates[-1] if rates else self.source_fps
+        return least if left - least * _PACKET_KBPS >= 0.8 * FLOOR_KBPS or not self.sounding else STOPPED_FPS
 
     @property
     def depth(self) -> int:
@@ -84,18 +165,23 @@ class RateControl:
         A repeat in the next message's packet comes a frame interval later: too late to be displayed in time where the
         path is long.
         """
-        return self._depth > 0 and not self._congested and self.limit_kbps >= 4 * self._spent_kbps
+        if not self._depth or self._congested:
+            return False
+        return self.picture_kbps >= self.source_fps * (2 * _PACKET_KBPS + 4 * self._spent * 8 / 1000)
 
     @property
     def message_kbps(self) -> float:
-        """What the codec may spend, kbit/s of frame messages."""
+        """What the codec may spend, kbit/s of frame messages at the present frame rate."""
+        fps = self.fps
+        if fps == STOPPED_FPS:
+            return fps * _COARSE_BYTES * 8 / 1000
         copies = (1 + self.depth) * (2 if self.echo else 1)
-        headers = self._fps * _HEADER_BYTES * 8 / 1000
-        return max(FLOOR_KBPS, min(self.ceiling_kbps, (self.limit_kbps - headers) / copies))
+        headers = fps * _PACKET_KBPS * (2 if self.echo else 1)
+        return max(FLOOR_KBPS, min(self.ceiling_kbps, (self.picture_kbps - headers) / copies))
 
     def spent(self, message_bytes: int) -> None:
         """Note the size of a message that was sent."""
-        self._spent_kbps += 0.1 * (message_bytes * self._fps * 8 / 1000 - self._spent_kbps)
+        self._spent += 0.1 * (message_bytes - self._spent)
 
     def report(self, report: Report) -> None:
         """Take a report; raises nothing whatever it says."""
@@ -108,6 +194,7 @@ class RateControl:
             self._cut(report)
         elif report.queue_ms < QUEUE_LOW_MS and not paused:
             self._grow(report)
+        self._sound = self._choose_sound()
 
     def receiver_limit(self, kbps: float) -> None:
         """Take a REMB, from a receiver that sends no reports."""
@@ -115,11 +202,12 @@ class RateControl:
 
     def _cut(self, report: Report) -> None:
         self._cut_at = self._clock()
-        arrived = min(self._limit, max(report.received_kbps, FLOOR_KBPS))
+        arrived = min(self._limit, max(report.received_kbps, LEAST_KBPS))
         same = 0.8 * self._jammed_at < arrived < 1.2 * self._jammed_at
         self._climb = max(CLIMB_LEAST, self._climb / 2) if same else CLIMB
         self._jammed_at = arrived
-        self._limit = arrived * (DOWN_DEEP if report.queue_ms > DEEP_MS else DOWN)
+        cut = arrived * (DOWN_DEEP if report.queue_ms > DEEP_MS else DOWN)
+        self._limit = max(cut, CUT_MOST * self._limit, LEAST_KBPS)
 
     def _grow(self, report: Report) -> None:
         if self._limit > _PAST * self._jammed_at:
@@ -133,3 +221,12 @@ class RateControl:
         if self._loss > (_DOUBLE_UNTIL if self._depth >= 2 else _DOUBLE_AT):
             return 2
         return int(self._loss > (_SINGLE_UNTIL if self._depth else _SINGLE_AT))
+
+    def _choose_sound(self) -> int:
+        """The best sound that takes no more than its share; a step up needs a tenth of room to spare."""
+        best = 0
+        for place, (kbps, packet_ms) in enumerate(SOUND_PLANS):
+            wire = SoundPlan(kbps, packet_ms, 0.0).wire_kbps * (1.1 if place > self._sound else 1.0)
+            if kbps <= max(self._sound_kbps, SOUND_PLANS[0][0]) and wire <= SOUND_SHARE * self.limit_kbps:
+                best = place
+        return best

@@ -27,6 +27,9 @@ REPORTS_KEPT = 5
 """One in so many sender and receiver reports goes out: about every five seconds. Each costs some 100 bytes a second
 otherwise, and all that is in them but the clock for lip-sync comes in our own feedback."""
 
+FIRST_REPORTS = 3
+"""All of the first go out, so that sound and picture agree early although some are lost."""
+
 RETRANSMISSIONS_MAX = 40
 """Packets a second that a receiver may ask for again, so that it cannot make a sender flood."""
 
@@ -39,8 +42,10 @@ def thin_reports(send: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awai
 
     async def thinned(packets: Any) -> None:
         first = packets[0] if isinstance(packets, list) else packets
-        if isinstance(first, RtcpSrPacket | RtcpRrPacket) and next(count) % REPORTS_KEPT:
-            return
+        if isinstance(first, RtcpSrPacket | RtcpRrPacket):
+            number = next(count)
+            if number >= FIRST_REPORTS and number % REPORTS_KEPT:
+                return
         await send(packets)
 
     return thinned

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from streamgc.profiling.percentiles import StageTimes, as_report
 from streamgc.profiling.spans import Span
 from streamgc.rtc.connection import Connection
+from streamgc.rtc.hearing import SoundHeard
 from streamgc.rtc.statistics import Received, Sent, Statistics
 
 STAGE_WINDOW = 300
@@ -22,6 +23,8 @@ class _Totals(NamedTuple):
     payload_received: int
     frames_sent: int
     frames_shown: int
+    sound_sent: int
+    sound_received: int
 
 
 class Snapshots:
@@ -68,13 +71,15 @@ class Snapshots:
             got.payload_bytes if got else 0,
             sent.sent if sent else 0,
             got.shown if got else 0,
+            connection.sound.counts.payload_bytes if connection.sound else 0,
+            connection.heard_sound.counts.payload_bytes if connection.heard_sound else 0,
         )
 
     def _sent(self, rates: list[float]) -> Sent:
         outgoing, rtcp, rate = self._connection.outgoing, self._connection.rtcp, self._connection.rate
         if outgoing is None:
             return Sent(kbps_onwire=_kbps(rates[1]))
-        counts = outgoing.counts
+        counts, sound = outgoing.counts, self._connection.sound
         return Sent(
             kbps_onwire=_kbps(rates[1]),
             kbps_payload=_kbps(rates[3]),
@@ -85,6 +90,7 @@ class Snapshots:
             packets=counts.packets,
             target_kbps=round(rate.message_kbps, 2),
             limit_kbps=round(rate.limit_kbps, 2),
+            target_fps=rate.fps,
             repeat_depth=rate.depth,
             repeats=counts.repeats,
             echoes=counts.echoes,
@@ -94,6 +100,9 @@ class Snapshots:
             people=counts.people,
             people_found=counts.people_found,
             kept_strength=round(counts.kept_strength, 2),
+            sound_kbps=_kbps(rates[7]),
+            sound_packet_ms=rate.sound.packet_ms if rate.sounding else 0,
+            sound_packets=sound.counts.packets if sound else 0,
         )
 
     def _received(self, rates: list[float]) -> Received:
@@ -102,6 +111,8 @@ class Snapshots:
             return Received(kbps_onwire=_kbps(rates[2]), silent_s=round(self._connection.heard.silent_s, 2))
         now = time.monotonic_ns()
         counts, messages = incoming.counts, incoming.reassembler.counts
+        heard, skew = self._connection.heard_sound, self._connection.sync.skew_ms
+        sound = heard.counts if heard is not None else SoundHeard()
         dropped = {**counts.dropped, "lost": messages.lost, "late": messages.late}
         return Received(
             kbps_onwire=_kbps(rates[2]),
@@ -119,6 +130,11 @@ class Snapshots:
             jitter_ms=round(incoming.delay.jitter_ms, 1),
             freeze_longest_s=round(incoming.freeze_ns(now) / 1e9, 3),
             silent_s=round(self._connection.heard.silent_s, 2),
+            sound_kbps=_kbps(rates[8]),
+            sound_packets=sound.packets,
+            sound_late=sound.late,
+            sound_concealed_ms=sound.concealed_ms,
+            skew_ms=None if skew is None else round(skew, 1),
         )
 
 

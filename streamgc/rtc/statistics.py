@@ -21,7 +21,8 @@ class Sent:
     frames_dropped: dict[str, int] = field(default_factory=dict)  # by cause
     packets: int = 0
     target_kbps: float = 0.0  # what the codec may spend
-    limit_kbps: float = 0.0  # RTP payload that the path seems to take
+    limit_kbps: float = 0.0  # on the wire, that the path seems to take
+    target_fps: float = 0.0  # pictures a second that it takes
     repeat_depth: int = 0
     repeats: int = 0
     echoes: int = 0
@@ -31,6 +32,9 @@ class Sent:
     people: int = 0  # kept in the last picture
     people_found: int = 0  # in it, kept or not
     kept_strength: float = 1.0  # below 1 while what was kept last fades out because nobody is found
+    sound_kbps: float = 0.0  # Opus
+    sound_packet_ms: int = 0  # 0: no sound
+    sound_packets: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,11 @@ class Received:
     jitter_ms: float = 0.0
     freeze_longest_s: float = 0.0
     silent_s: float = 0.0
+    sound_kbps: float = 0.0  # Opus
+    sound_packets: int = 0
+    sound_late: int = 0
+    sound_concealed_ms: float = 0.0
+    skew_ms: float | None = None  # how much later than its picture a sound is heard
 
 
 @dataclass(frozen=True)
