@@ -126,10 +126,11 @@ def test_a_queue_brings_the_rate_down_at_once_and_room_brings_it_back() -> None:
         rate.report(report(kbps=rate.message_kbps + HEADERS_KBPS))
     assert rate.message_kbps == 40
     rate.report(report(queue=300, kbps=30))
-    assert 9 < rate.message_kbps < 11
+    first = rate.message_kbps
+    assert 9 < first < 17
     now[0] += 0.25
     rate.report(report(queue=300, kbps=30))
-    assert 9 < rate.message_kbps < 11  # not cut again before the cut can show
+    assert rate.message_kbps == first  # not cut again before the cut can show
     rates = []
     for _ in range(40):  # ten seconds
         now[0] += 0.25

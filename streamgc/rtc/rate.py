@@ -29,7 +29,8 @@ DOWN, DOWN_DEEP, DEEP_MS = 0.85, 0.6, 160
 """Of what arrived, on congestion; the second when the queue is longer than `DEEP_MS`, so that it drains."""
 
 CUT_MOST = 0.5
-"""Of the limit is left at least after one cut: in the half second after a pause of the machine nothing has arrived."""
+"""Of what came lately is left at least after one cut: in the half second after a pause of the machine nothing has
+arrived."""
 
 LEAST_KBPS = 6.0
 """The limit is never below what the floor takes."""
@@ -113,6 +114,7 @@ class RateControl:
         self._congested = False
         self._jammed_at = float("inf")  # what arrived at the last congestion
         self._climb = CLIMB
+        self._carried = 0.0  # kbit/s that arrived, smoothed over some reports
         self._sound = 0  # place in SOUND_PLANS
 
     @property
@@ -194,6 +196,7 @@ class RateControl:
             self._cut(report)
         elif report.queue_ms < QUEUE_LOW_MS and not paused:
             self._grow(report)
+        self._carried += 0.2 * (report.received_kbps - self._carried)
         self._sound = self._choose_sound()
 
     def receiver_limit(self, kbps: float) -> None:
@@ -207,7 +210,7 @@ class RateControl:
         self._climb = max(CLIMB_LEAST, self._climb / 2) if same else CLIMB
         self._jammed_at = arrived
         cut = arrived * (DOWN_DEEP if report.queue_ms > DEEP_MS else DOWN)
-        self._limit = max(cut, CUT_MOST * self._limit, LEAST_KBPS)
+        self._limit = max(cut, CUT_MOST * min(self._limit, self._carried), LEAST_KBPS)
 
     def _grow(self, report: Report) -> None:
         if self._limit > _PAST * self._jammed_at:
