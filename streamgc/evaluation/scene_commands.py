@@ -62,19 +62,23 @@ def truth_command(
     model: Model = "segmenter",
     precision: Precision = "fp32",
     composites: int = 80,
+    passing: Annotated[int, typer.Option(help="Drawn clips of people who pass each other.")] = 10,
     json_path: Json = None,
 ) -> None:
     """Person IoU on stills with masks, and people found in composites of one, two and three."""
+    from streamgc.evaluation.scene_passing import evaluate_passing
     from streamgc.evaluation.scene_truth import ValidationItems, evaluate_composites, evaluate_stills
 
     segment = open_segmenter(model, precision)
     stills = [evaluate_stills(segment, data, name) for name in ("ccp", "human_seg_vikram")]
     items = ValidationItems(data)
     mixed = [evaluate_composites(segment, items, people, composites) for people in (1, 2, 3)]
-    for result in (*stills, *mixed):
+    moving = evaluate_passing(segment, items, passing)
+    for result in (*stills, *mixed, moving):
         typer.echo(result)
     if json_path is not None:
-        write_json(json_path, {"stills": [asdict(s) for s in stills], "composites": [asdict(m) for m in mixed]})
+        content = {"stills": [asdict(s) for s in stills], "composites": [asdict(m) for m in mixed]}
+        write_json(json_path, {**content, "passing": asdict(moving)})
 
 
 def train_command(

@@ -62,8 +62,7 @@ class Targets(NamedTuple):
 
 
 class Cutout(NamedTuple):
-    """A person to paste: RGBA image, whether the mask is cut by the lower edge, and how wide is its picture's
-    person."""
+    """A person to paste: RGBA image, and whether the mask is cut by the lower edge."""
 
     image: Image.Image
     cut_below: bool
@@ -245,7 +244,12 @@ class SceneMaker:
             person = np.clip((person.astype(np.float32) - 76) * (255 / 102), 0, 255).astype(np.uint8)
         return Sample(frame, person, weight, owner, item.single, cell_labels(labels))
 
-    def _cutout(self, rng: np.random.Generator) -> Cutout:
+    def room(self, rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.uint8]:
+        """A window of an empty room, RGB u8 (height, width, 3)."""
+        return self._plain(rng, self._items[int(rng.choice(self._kinds["empty"]))], height, width).frame
+
+    def cutout(self, rng: np.random.Generator) -> Cutout:
+        """A person to paste; raises TrainingError when the cache holds none."""
         for _ in range(40):
             item = self._person_item(rng)
             person = item.person
@@ -273,7 +277,7 @@ class SceneMaker:
     ) -> tuple[Image.Image, tuple[float, float]]:
         """A transparent RGBA layer (height, width) with one person, and its centre and width; near the previous one
         mostly."""
-        cutout = self._cutout(rng)
+        cutout = self.cutout(rng)
         wide, tall = cutout.image.size
         new_height = height * (rng.uniform(0.3, 1.15) if cutout.cut_below else rng.uniform(0.35, 1.7))
         new_height = min(new_height, 1.3 * width * tall / wide)
