@@ -44,7 +44,7 @@ def told(moments: list[Moment], confuse: bool = False) -> Segment:
         moment = next(coming)
         np.testing.assert_array_equal(picture, moment.frame)
         masks = [mask for mask in (moment.stayer, moment.walker) if mask.sum() > 200]
-        if confuse and len(masks) == 2 and masks[0].any(0)[masks[1].any(0)].any():
+        if confuse and len(masks) == 2 and (np.any(masks[0], axis=0) & np.any(masks[1], axis=0)).any():
             masks = [masks[0] | masks[1]]
         boxes = [tuple(int(v) for v in mask_box(mask) or (0, 0, 1, 1)) for mask in masks]
         found = boxes_as_instances([(x0, y0, x1, y1) for x0, y0, x1, y1 in boxes])
