@@ -151,11 +151,11 @@ bf16 weights to resume a training from.
 
 ## Training
 
-{spent["steps"]:.0f} steps of 12 pictures in {spent["minutes"]} minutes on a share of two CPU cores, begun from the
-weights of an earlier training of 1 188 steps (`streamgc train segmenter --start segmenter.safetensors`): the first part at 192², the end at 256², AdamW, cosine by time, averaged weights. Losses: BCE (borders four times) + Dice, focal
-centres, L1 offsets (small people more), cross entropy for labels. Most samples are composites of one to three people
-over empty rooms, with exactly known masks. int8 weights use half of their range, so that CPUs without VNNI do not
-saturate.
+{spent["steps"]:.0f} steps of 12 pictures in {spent["minutes"]} minutes on a share of two CPU cores, from the weights
+of an earlier training of 1 188 steps (`streamgc train segmenter --start segmenter.safetensors`). The first part at
+192², the end at 256², AdamW, cosine by time, averaged weights. Losses: BCE (borders four times) + Dice, focal centres,
+L1 offsets (small people more), cross entropy for labels. Most samples are composites of one to three people over empty
+rooms, with exactly known masks. int8 weights use half of their range, so that CPUs without VNNI do not saturate.
 
 ## Data
 
