@@ -1,11 +1,42 @@
-"""The still networks as they are shipped: uint8 pictures and label maps in, uint8 pictures out."""
+"""The still networks as they are shipped: uint8 pictures and label maps in, uint8 pictures out.
+
+Either E and one network for all that the receiver does, or E, the receiver head, F and G of the paper family apart:
+F then runs once a label map, and each part gets an engine of its own.
+"""
 
 from __future__ import annotations
+
+import copy
 
 import torch
 from torch import Tensor, nn
 
-from streamgc.networks.still_spec import StillNetworks
+from streamgc.networks.paper import PaperNetworks
+from streamgc.networks.still_spec import FreezableInstanceNorm, StillNetworks
+
+
+def settle_normalisation(networks: StillNetworks) -> StillNetworks:
+    """A copy whose norms are plain layers: instance norm, or batch norm with the gathered statistics where frozen.
+
+    torch.export cannot follow a branch on a buffer, which is what "frozen" is.
+    """
+    settled = copy.deepcopy(networks).eval()
+    for parent in list(settled.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, FreezableInstanceNorm):
+                setattr(parent, name, _plain_norm(child))
+    return settled
+
+
+def _plain_norm(norm: FreezableInstanceNorm) -> nn.Module:
+    plain: nn.InstanceNorm2d | nn.BatchNorm2d
+    if bool(norm.frozen):
+        plain = nn.BatchNorm2d(norm.num_features, norm.eps)
+        plain.running_mean, plain.running_var = norm.running_mean, norm.running_var
+    else:
+        plain = nn.InstanceNorm2d(norm.num_features, norm.eps, affine=True)
+    plain.weight, plain.bias = norm.weight, norm.bias
+    return plain.eval()
 
 
 def to_signed(picture: Tensor) -> Tensor:
@@ -15,13 +46,20 @@ def to_signed(picture: Tensor) -> Tensor:
 
 def to_label_planes(labels: Tensor, classes: int) -> Tensor:
     """uint8 (1, H, W) → one-hot classes and the edges between labels, float (1, K + 1, H, W)."""
-    hot = torch.stack([(labels == value).to(torch.float32) for value in range(classes)], 1)
+    hot = (labels[:, None] == torch.arange(classes, dtype=torch.uint8)[None, :, None, None]).to(torch.float32)
     # An edge pixel differs from one of its four neighbours: then some class's neighbours do not agree with it.
     padded = nn.functional.pad(hot, (1, 1, 1, 1), mode="replicate")
-    differs = torch.zeros_like(hot[:, :1])
-    for shifted in (padded[..., 1:-1, :-2], padded[..., 1:-1, 2:], padded[..., :-2, 1:-1], padded[..., 2:, 1:-1]):
-        differs = torch.maximum(differs, (shifted - hot).abs().amax(1, keepdim=True))
+    neighbours = (padded[..., 1:-1, :-2], padded[..., 1:-1, 2:], padded[..., :-2, 1:-1], padded[..., 2:, 1:-1])
+    differs = (neighbours[0] - hot).abs()
+    for shifted in neighbours[1:]:
+        differs = torch.maximum(differs, (shifted - hot).abs())
+    differs = differs.amax(1, keepdim=True)
     return torch.cat([hot, differs], 1)
+
+
+def to_bytes(picture: Tensor) -> Tensor:
+    """float (1, 3, H, W) in [-1, 1] → uint8 (1, H, W, 3), rounded."""
+    return ((picture + 1) * 127.5 + 0.5).clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
 
 
 class ShippedStillEncoder(nn.Module):
@@ -59,5 +97,51 @@ class ShippedStillGenerator(nn.Module):
             noise = torch.zeros_like(grid).expand(-1, spec.noise, -1, -1)
         if symbols is not None and present is not None:
             symbols = symbols * present
-        picture = self.networks.decode(symbols, keep, present, planes, noise)
-        return ((picture + 1) * 127.5 + 0.5).clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8)
+        return to_bytes(self.networks.decode(symbols, keep, present, planes, noise))
+
+
+class ShippedReceiver(nn.Module):
+    """The receiver head of the paper's SC: ``symbols`` f32 (1, C, H/8, W/8), 0 where not kept, and ``present`` f32
+    (1, C, 1, 1) → ``code`` f32 (1, 960, H/16, W/16)."""
+
+    def __init__(self, networks: PaperNetworks) -> None:
+        super().__init__()
+        self.networks = networks
+
+    def forward(self, symbols: Tensor, present: Tensor) -> Tensor:
+        code: Tensor = self.networks.generator.receive(_with_noise(symbols * present, self.networks.spec.noise))
+        return code
+
+
+class ShippedFeatures(nn.Module):
+    """F of the paper: ``labels`` u8 (1, H, W) → ``features`` f32 (1, 960, H/16, W/16)."""
+
+    def __init__(self, networks: PaperNetworks) -> None:
+        super().__init__()
+        self.networks = networks
+
+    def forward(self, labels: Tensor) -> Tensor:
+        features: Tensor = self.networks.features(to_label_planes(labels, self.networks.spec.classes))
+        return features
+
+
+class ShippedSynthesis(nn.Module):
+    """G of the paper alone → ``picture`` u8 (1, H, W, 3). Of ``symbols`` and ``present`` for GC, ``code`` and
+    ``features`` for SC, ``features`` for labels alone."""
+
+    def __init__(self, networks: PaperNetworks) -> None:
+        super().__init__()
+        self.networks = networks
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        spec = self.networks.spec
+        if spec.task == "sc":
+            joined = torch.cat(inputs, 1)
+        else:
+            joined = _with_noise(inputs[0] * inputs[1] if spec.task == "gc" else inputs[0], spec.noise)
+        return to_bytes(self.networks.generator.body(joined))
+
+
+def _with_noise(code: Tensor, noise: int) -> Tensor:
+    """z = [ŵ, v] with v at its mean, 0."""
+    return torch.cat([code, torch.zeros_like(code[:, :1]).expand(-1, noise, -1, -1)], 1) if noise else code

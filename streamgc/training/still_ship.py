@@ -12,12 +12,11 @@ import torch
 from streamgc.codec.still_planes import Symbols
 from streamgc.errors import TrainingError
 from streamgc.networks.still_build import build_still
-from streamgc.networks.still_export import ShippedStillEncoder, ShippedStillGenerator, to_label_planes, to_signed
-from streamgc.networks.still_spec import StillNetworks, StillSpec, parameter_count
-from streamgc.runtime.onnx_passes import load_model, save_model, store_half_weights
+from streamgc.networks.still_export import to_label_planes, to_signed
+from streamgc.networks.still_spec import StillNetworks, parameter_count
 from streamgc.runtime.store import Model, write_model_json
-from streamgc.training.export import Axes, export_onnx
 from streamgc.training.still_data import StillSource
+from streamgc.training.still_export import export_still
 from streamgc.training.still_model import read_checkpoint
 from streamgc.training.still_settings import StillTraining, settings_of
 from streamgc.training.still_tables import fit_still_tables
@@ -32,54 +31,6 @@ def load_trained(checkpoint: Path) -> tuple[StillNetworks, StillTraining, int]:
     networks = build_still(settings.spec)
     networks.load_state_dict(state["averaged"] or state["networks"])
     return networks.eval(), settings, int(state["step"])
-
-
-def inputs_of(spec: StillSpec) -> dict[str, tuple[list[str], list[torch.Tensor]]]:
-    """Names and examples of the inputs of the networks there are: encoder, generator."""
-    rows, columns = 6, 8
-    code = (rows * 16 // spec.cell, columns * 16 // spec.cell)
-    picture = torch.zeros(1, rows * 16, columns * 16, 3, dtype=torch.uint8)
-    labels = torch.zeros(1, rows * 16, columns * 16, dtype=torch.uint8)
-    names: dict[str, tuple[list[str], list[torch.Tensor]]] = {}
-    if spec.task != "labels":
-        names["encoder"] = (["picture"], [picture])
-    generator: tuple[list[str], list[torch.Tensor]] = ([], [])
-    if spec.task != "labels":
-        generator[0].extend(["symbols", "present"])
-        generator[1].extend([torch.zeros(1, spec.channels, *code), torch.ones(1, spec.channels, 1, 1)])
-    if spec.task == "sc":
-        names["encoder"][0].append("labels")
-        names["encoder"][1].append(labels)
-        generator[0].append("keep")
-        generator[1].append(torch.ones(1, 1, *code))
-    if spec.task != "gc":
-        generator[0].append("labels")
-        generator[1].append(labels)
-    return {**names, "generator": generator}
-
-
-def _free(name: str, spec: StillSpec) -> Axes:
-    if name == "present":
-        return {}
-    factor = {"picture": "16*", "labels": "16*"}.get(name, "2*" if spec.cell == 8 else "")
-    first = 2 if name in ("symbols", "keep") else 1
-    return {first: f"{factor}rows", first + 1: f"{factor}columns"}
-
-
-def export_still(networks: StillNetworks, folder: Path) -> dict[str, str]:
-    """Write the ONNX networks with weights stored in fp16; their roles and file names. Raises TrainingError."""
-    spec = networks.spec
-    files: dict[str, str] = {}
-    for role, (names, examples) in inputs_of(spec).items():
-        module = ShippedStillEncoder(networks) if role == "encoder" else ShippedStillGenerator(networks)
-        raw = folder / f"{role}.raw.onnx"
-        axes = {name: _free(name, spec) for name in names if name != "present"}
-        output = "latent" if role == "encoder" else "picture"
-        export_onnx(module, examples, raw, names, [output], axes)
-        save_model(store_half_weights(load_model(raw)), folder / f"{role}.onnx")
-        raw.unlink()
-        files[role] = f"{role}.onnx"
-    return files
 
 
 def codes_of(networks: StillNetworks, source: StillSource, count: int = TABLE_PICTURES) -> list[Symbols]:
@@ -144,6 +95,9 @@ def description(settings: StillTraining) -> dict[str, Any]:
         "channels": spec.channels,
         "classes": spec.classes,
         "cell": spec.cell,
+        "width": spec.width,
+        "noise": spec.noise,
+        "blocks": spec.blocks,
     }
 
 
