@@ -59,6 +59,50 @@ def to_half(model: Any) -> Any:
     return model
 
 
+def simulate_half(model: Any) -> Any:
+    """The fp32 graph with every value rounded to fp16 that `to_half` would store so: what fp16 costs in accuracy,
+    computed where no device computes in fp16. Sums stay in fp32, as tensor cores keep them.
+    """
+    onnx = import_onnx()
+    model = copy_of(model)
+    del model.graph.value_info[:]
+    model = onnx.shape_inference.infer_shapes(model)
+    graph = model.graph
+    floats = _float_values(graph)
+    full = _kept_in_full(graph)
+    for tensor in [t for t in graph.initializer if t.data_type == FLOAT and not _read_in_full(graph, t.name, full)]:
+        half = onnx.numpy_helper.to_array(_half_tensor(onnx.numpy_helper.to_array(tensor), ""))
+        tensor.CopyFrom(onnx.numpy_helper.from_array(half.astype(np.float32), tensor.name))
+    nodes: list[Any] = []
+    renamed: dict[str, str] = {}
+    results = {value.name for value in graph.output}
+    for index, original in enumerate(graph.node):
+        node = copy_of(original)
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        nodes.append(node)
+        for position, name in enumerate(node.output):
+            if index in full or name not in floats:
+                continue
+            exact, rounded = (f"{name}_exact", name) if name in results else (name, f"{name}_rounded")
+            node.output[position] = exact
+            renamed |= {} if name in results else {name: rounded}
+            nodes.append(onnx.helper.make_node("Cast", [exact], [f"{name}_as_half"], to=HALF))
+            nodes.append(onnx.helper.make_node("Cast", [f"{name}_as_half"], [rounded], to=FLOAT))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    del graph.value_info[:]
+    return model
+
+
+def _read_in_full(graph: Any, name: str, full: set[int]) -> bool:
+    """Is a constant read by a node that computes in fp32, or where the operator wants fp32."""
+    return any(
+        given == name and (index in full or (node.op_type, position) in FLOAT_INPUTS)
+        for index, node in enumerate(graph.node)
+        for position, given in enumerate(node.input)
+    )
+
+
 def _float_values(graph: Any) -> set[str]:
     """Names of all fp32 values. Raises EngineError where type inference could not tell."""
     known = {v.name: v.type.tensor_type.elem_type for v in [*graph.value_info, *graph.input, *graph.output]}

@@ -21,7 +21,7 @@ class Limits:
 
     ``mean_error`` and ``max_error`` are in units of the output's own range (255 for pictures, 2.4 for latents, the
     largest magnitude otherwise); ``decibels`` is the PSNR on that range; ``flips`` the share of latent values that
-    round to another symbol.
+    round to another symbol, or of ids that are others.
     """
 
     mean_error: float
@@ -33,16 +33,18 @@ class Limits:
 LIMITS: Mapping[str, Limits] = {
     "fp32": Limits(mean_error=0.001, max_error=0.05, decibels=55.0, flips=0.003),
     "fp16": Limits(mean_error=0.003, max_error=0.15, decibels=45.0, flips=0.01),
-    "bf16": Limits(mean_error=0.01, max_error=0.5, decibels=34.0, flips=0.04),
-    "int8": Limits(mean_error=0.03, max_error=1.0, decibels=26.0, flips=0.15),
+    "bf16": Limits(mean_error=0.01, max_error=0.4, decibels=34.0, flips=0.04),
+    "int8": Limits(mean_error=0.03, max_error=0.6, decibels=26.0, flips=0.15),
 }
+IDS = frozenset({"labels"})
+"""Outputs that name a class: what counts is how many differ, not by how much."""
 
 
 @dataclass(frozen=True)
 class Parity:
     """How far one output of an engine is from the reference's, over all inputs given.
 
-    Errors and decibels as in `Limits`; ``flips`` is None for outputs that are no latent.
+    Errors and decibels as in `Limits`; ``flips`` is None for outputs that are neither latent nor ids.
     """
 
     output: str
@@ -55,6 +57,8 @@ class Parity:
 
     def breaches(self, limits: Limits) -> list[str]:
         """What exceeds the limits, in words; empty where all is well."""
+        if self.output in IDS and self.flips is not None:
+            return [f"{self.flips:.1%} other ids > {limits.flips:.1%}"] if self.flips > limits.flips else []
         found = []
         if self.mean_error > limits.mean_error:
             found.append(f"mean error {self.mean_error:.4f} > {limits.mean_error}")
@@ -79,10 +83,24 @@ def compare(output: str, engine: Engine, pairs: Sequence[tuple[Array, Array]], l
     if pairs[0][0].dtype == np.uint8:
         peak = 255.0
     error = np.abs(wanted - got) / peak
-    square = float((error**2).mean())
     flips = float((symbols_of(wanted) != symbols_of(got)).mean()) if latent else None
+    if output in IDS:
+        error = (wanted != got).astype(np.float64)
+        flips = float(error.mean())
+    square = float((error**2).mean())
     decibels = math.inf if square == 0 else -10 * math.log10(square)
     return Parity(output, engine.backend, engine.precision, float(error.max()), float(error.mean()), decibels, flips)
+
+
+def parity_table(rows: Iterable[tuple[str, Parity]], limits: Mapping[str, Limits] = LIMITS) -> str:
+    """A Markdown table of (network, parity) rows with a verdict by the limits."""
+    lines = ["| network | engine | precision | output | mean error | max | dB | flips | |", "|---" * 9 + "|"]
+    for network, row in rows:
+        flips = "–" if row.flips is None else f"{row.flips:.2%}"
+        verdict = "differs" if row.breaches(limits[row.precision]) else "same"
+        numbers = f"{row.mean_error:.5f} | {row.max_error:.4f} | {row.decibels:.1f} | {flips}"
+        lines.append(f"| {network} | {row.backend} | {row.precision} | {row.output} | {numbers} | {verdict} |")
+    return "\n".join(lines)
 
 
 def symbols_of(latent: Array) -> Array:

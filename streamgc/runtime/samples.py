@@ -75,7 +75,9 @@ def chained_feeds(
         header = headers[role]
         names = [tensor.name for tensor in header.inputs]
         shapes = header.shapes_at(*size)
-        feeds[role] = [{name: _input(values, name, shapes[name]) for name in names} for values in made]
+        feeds[role] = [
+            {name: _input(values, name, shapes[name], index) for name in names} for index, values in enumerate(made)
+        ]
         # The generator's picture has the name of the encoder's input, but is not fed back.
         later = {tensor.name for other in headers.values() for tensor in other.inputs} - {"picture"}
         if any(tensor.name in later or tensor.name == "latent" for tensor in header.outputs):
@@ -120,13 +122,17 @@ def _given(pictures: Sequence[Array], index: int) -> Feeds:
         "matte": (kept[None, ..., None] * np.uint8(255)).astype(np.uint8),
         "key": key[None],
         "plane": cells[None].astype(np.uint8),
-        "labels": cells[None].astype(np.uint8),
     }
 
 
-def _input(values: Feeds, name: str, shape: tuple[int, ...]) -> Array:
+def _input(values: Feeds, name: str, shape: tuple[int, ...], index: int) -> Array:
     if name in values:
         array = values[name]
+    elif name in ("labels", "keep"):
+        # A still model has labels for each pixel, the room for each cell; 1 is the person, 0 the room.
+        y, x = np.mgrid[0 : shape[-2], 0 : shape[-1]].astype(np.float32)
+        inside = _ellipse((y + 0.5) / shape[-2], (x + 0.5) / shape[-1], index)
+        array = np.broadcast_to(inside, shape).astype(np.uint8 if name == "labels" else np.float32)
     elif name == "present":
         array = np.ones(shape, np.float32)
     elif name == "seed":

@@ -3,7 +3,7 @@
 Every network is exported with its pre- and post-processing inside (uint8 pictures in and out) and with free height
 and width in multiples of 16. `export_onnx` writes the fp32 graph; `write_variants` derives what ships (fp16-stored
 weights), the fp16 graph for devices that take their types from the file, and int8 Q/DQ; `parity` measures each
-against torch, and `require` makes a breach of the limits an error.
+against torch, and `runtime.parity.require` makes a breach of the limits an error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from streamgc.errors import TrainingError
-from streamgc.runtime.engine import Array, Engine, load_engine
+from streamgc.runtime.engine import Array, Engine
 from streamgc.runtime.onnx_half import to_half
 from streamgc.runtime.onnx_header import CELL
 from streamgc.runtime.onnx_passes import (
@@ -36,9 +36,7 @@ from streamgc.runtime.onnx_passes import (
     store_int8_weights,
     strip_debug,
 )
-from streamgc.runtime.parity import Parity, compare, require
-from streamgc.runtime.samples import chained_feeds, clip_pictures
-from streamgc.runtime.store import Model, ModelStore, add_variants
+from streamgc.runtime.parity import Parity, compare
 
 OPSET = 18
 SIZE_MIN, SIZE_MAX = 64, 2048
@@ -241,68 +239,3 @@ def parity(
         for name, want in zip(output_names, expected, strict=True):
             pairs[name].append((want, got[name]))
     return [compare(name, engine, found, name in latents) for name, found in pairs.items()]
-
-
-def export_model(
-    name: str,
-    precisions: Sequence[str] = ("fp16", "int8"),
-    *,
-    clip: Path | None = None,
-    size: tuple[int, int] = (256, 256),
-    count: int = 48,
-    keep_float: Sequence[str] = (),
-    store: ModelStore | None = None,
-    roles: Sequence[str] | None = None,
-) -> Model:
-    """``streamgc engines export MODEL``: derive fp16 and int8 files of a model's networks and enter them in
-    ``model.json``.
-
-    int8 is calibrated on ``count`` frames of ``clip``, and each int8 network is compared with its fp32 self on those
-    frames. Raises ModelError for an unknown model, TrainingError without frames, EngineError where a network is no
-    longer the same.
-    """
-    model = (store or ModelStore()).open(name)
-    chosen = list(roles or model.roles)
-    feeds = _calibration(model, clip, size, count) if "int8" in precisions else {}
-    variants: dict[str, dict[str, str]] = {}
-    results: list[Parity] = []
-    for role in chosen:
-        source = model.network(role)
-        for precision in precisions:
-            target = model.folder / f"{role}.{precision}.onnx"
-            if precision == "fp16":
-                half = to_half(restore_full_weights(load_model(source)))
-                annotate(half, precision="fp16")
-                save_model(half, target)
-            elif precision == "int8":
-                quantise_int8(source, target, feeds[role], keep_float)
-                results += _against_itself(source, target, feeds[role][: max(1, count // 8)], size)
-            else:
-                raise TrainingError(f"a network is exported as fp16 or int8, not as {precision!r}")
-            variants.setdefault(role, {})[precision] = target.name
-    require(results)
-    return add_variants(model, variants)
-
-
-def _calibration(
-    model: Model, clip: Path | None, size: tuple[int, int], count: int
-) -> dict[str, list[dict[str, Array]]]:
-    if clip is None:
-        raise TrainingError("int8 is calibrated on real frames: name a clip")
-    return chained_feeds(model, clip_pictures(clip, size, count))
-
-
-def _against_itself(
-    source: Path, target: Path, feeds: Sequence[Mapping[str, Array]], size: tuple[int, int]
-) -> list[Parity]:
-    """Errors of the int8 network against the fp32 one, both on OpenVINO."""
-    with (
-        load_engine(source, backend="openvino", precision="fp32", size=size) as full,
-        load_engine(target, backend="openvino", precision="int8", size=size) as small,
-    ):
-        wanted = [full.run(feed) for feed in feeds]
-        got = [small.run(feed) for feed in feeds]
-        return [
-            compare(name, small, [(w[name], g[name]) for w, g in zip(wanted, got, strict=True)], name == "latent")
-            for name in small.outputs
-        ]

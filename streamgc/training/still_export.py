@@ -1,15 +1,13 @@
-"""The still networks of either family to ONNX, to fewer bits, and to a model folder; each compared with torch.
+"""The still networks of either family to ONNX.
 
 `still_networks` lists what there is to export, with names, shapes and free axes; `export_still` writes fp32 graphs
-with weights stored in fp16; `export_still_model` makes a folder of all of them with fp16 and int8 variants.
+with weights stored in fp16.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -110,3 +108,17 @@ def export_still(networks: StillNetworks, folder: Path, split: bool = False) -> 
         raw.unlink()
         files[role] = f"{role}.onnx"
     return files
+
+
+def description_of(spec: StillSpec) -> dict[str, Any]:
+    """What ``model.json`` says of a still model's networks: what a codec needs, and what makes them again in torch."""
+    return {
+        "task": spec.task,
+        "networks": spec.family,
+        "channels": spec.channels,
+        "classes": spec.classes,
+        "cell": spec.cell,
+        "width": spec.width,
+        "noise": spec.noise,
+        "blocks": spec.blocks,
+    }

@@ -16,7 +16,7 @@ from streamgc.networks.still_export import to_label_planes, to_signed
 from streamgc.networks.still_spec import StillNetworks, parameter_count
 from streamgc.runtime.store import Model, write_model_json
 from streamgc.training.still_data import StillSource
-from streamgc.training.still_export import export_still
+from streamgc.training.still_export import description_of, export_still
 from streamgc.training.still_model import read_checkpoint
 from streamgc.training.still_settings import StillTraining, settings_of
 from streamgc.training.still_tables import fit_still_tables
@@ -87,18 +87,7 @@ def ship_still(
 
 def description(settings: StillTraining) -> dict[str, Any]:
     """What a codec must know of the networks."""
-    spec = settings.spec
-    return {
-        "task": spec.task,
-        "mode": settings.mode,
-        "networks": spec.family,
-        "channels": spec.channels,
-        "classes": spec.classes,
-        "cell": spec.cell,
-        "width": spec.width,
-        "noise": spec.noise,
-        "blocks": spec.blocks,
-    }
+    return {"mode": settings.mode, **description_of(settings.spec)}
 
 
 def card(networks: StillNetworks, settings: StillTraining, steps: int, name: str, data: str) -> str:

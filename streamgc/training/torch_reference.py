@@ -43,7 +43,8 @@ def torch_network(model: Model, role: str) -> TorchNetwork:
     module = _architecture(model, role)
     load_weights(module, path)
     header = read_header(path)
-    return TorchNetwork(module.eval(), *([t.name for t in side] for side in (header.inputs, header.outputs)))  # type: ignore[arg-type]
+    inputs, outputs = (tuple(tensor.name for tensor in side) for side in (header.inputs, header.outputs))
+    return TorchNetwork(module.eval(), inputs, outputs)
 
 
 def torch_results(model: Model, role: str, feeds: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
