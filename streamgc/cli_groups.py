@@ -190,43 +190,140 @@ def engines_list() -> None:
     show()
 
 
+def _size(text: str, option: str) -> tuple[int, int]:
+    """(height, width) of WxH. Raises InputError."""
+    try:
+        width, height = (int(side) for side in text.lower().split("x"))
+    except ValueError:
+        raise InputError(f"{option} {text}: write WxH, for instance 256x256") from None
+    return height, width
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
+
+
 @engines.command("verify")
 def engines_verify(
-    model: Annotated[str, typer.Argument(help="Model folder by name.")] = "lite",
+    model: Annotated[str, typer.Argument(help="Model folder by name or path.")] = "lite",
+    backend: Annotated[str, typer.Option(help="Comma-separated; all that are available by default.")] = "",
+    precision: Annotated[str, typer.Option(help="Comma-separated: fp32, bf16, fp16, int8.")] = "fp32,bf16,fp16,int8",
+    size: Annotated[str, typer.Option(help="Picture size, multiples of 16.", metavar="WxH")] = "256x256",
     threads: Annotated[int, typer.Option(help="Threads a network may use.")] = 1,
+    input: Annotated[Path | None, typer.Option(help="Clip to take frames from; made-up pictures by default.")] = None,
+    reference: Annotated[
+        str, typer.Option(help="torch (needs the extra 'train'), openvino, or auto: torch where it is installed.")
+    ] = "auto",
+    out: Annotated[Path | None, typer.Option(help="Write the tables to this Markdown file.")] = None,
 ) -> None:
-    """Run every network on every backend here, compare, and time it."""
+    """Run every network on every backend here, compare, and time it; exit code 2 where one is no longer the same."""
     from streamgc.runtime.commands import engines_verify as verify
+    from streamgc.runtime.engine import PRECISIONS
 
-    verify(model, threads=threads)
+    unknown = [word for word in _words(precision) if word not in PRECISIONS or word == "auto"]
+    if unknown or reference not in ("auto", "torch", "openvino"):
+        raise InputError(f"'{unknown[0] if unknown else reference}' is not one of what is possible; see --help")
+    truth = None if reference == "openvino" else _torch_reference(reference == "torch")
+    verify(
+        model,
+        backends=_words(backend) or None,
+        precisions=_words(precision),  # type: ignore[arg-type]
+        size=_size(size, "--size"),
+        threads=threads,
+        clip=input,
+        reference=truth,
+        against="torch fp32" if truth else "OpenVINO fp32",
+        out=out,
+    )
+
+
+def _torch_reference(wanted: bool) -> Any:
+    """`training.torch_reference.torch_results`; None where torch is not installed and need not be."""
+    try:
+        from streamgc.training.torch_reference import torch_results
+    except ImportError as error:
+        if wanted:
+            raise InputError(
+                f"--reference torch needs more packages ({error}): pip install 'streamgc[train]'"
+            ) from None
+        return None
+    return torch_results
 
 
 @engines.command("export")
 def engines_export(
-    model: Annotated[str, typer.Argument(help="Model folder by name.")],
-    precision: Annotated[str, typer.Option(help="Comma-separated: fp16, int8.")] = "int8",
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Model folder by name or path; a checkpoint of 'train still'; or paper-gc, paper-sc, paper-labels, "
+            "lite-gc, lite-sc, lite-labels: those networks with random weights."
+        ),
+    ],
+    precision: Annotated[str, typer.Option(help="Comma-separated: fp16, int8.")] = "fp16,int8",
     input: Annotated[Path | None, typer.Option(help="Clip to calibrate int8 on; the packaged one by default.")] = None,
+    size: Annotated[str, typer.Option(help="Size of the calibration frames.", metavar="WxH")] = "256x256",
+    frames: Annotated[int, typer.Option(help="How many frames to calibrate on.")] = 48,
+    out: Annotated[Path | None, typer.Option(help="Folder for a checkpoint's or random networks' model.")] = None,
+    split: Annotated[bool, typer.Option("--split", help="The paper's E, receiver head, F and G apart.")] = False,
+    width: Annotated[float, typer.Option(help="Width of random networks; 1 is the paper's.")] = 1.0,
 ) -> None:
-    """Derive fp16 and int8 files of a model's networks (needs the extra 'train')."""
-    from streamgc.call.sources import packaged_clip
-    from streamgc.training.export import export_model
+    """Export networks in fp32, fp16 and int8, and compare each with torch (needs the extra 'train').
 
-    typer.echo(export_model(model, precision.split(","), clip=input or packaged_clip()))
+    Any picture size works that is a multiple of 16, from 64 to 2048 pixels a side.
+    """
+    try:
+        from streamgc.training import export_models
+    except ImportError as error:
+        raise InputError(f"'export' needs more packages ({error}): pip install 'streamgc[train]'") from None
+    from streamgc.call.sources import packaged_clip
+    from streamgc.runtime.parity import parity_table
+    from streamgc.runtime.samples import clip_pictures
+
+    precisions, picture = _words(precision), _size(size, "--size")
+    clip = input or packaged_clip()
+    if model in export_models.FRESH or model.endswith(".pt"):
+        if model.endswith(".pt"):
+            from streamgc.training.still_ship import load_trained
+
+            networks, name, version = load_trained(Path(model))[0], Path(model).stem, "checkpoint"
+        else:
+            networks, name, version = export_models.fresh_networks(model, width=width), model, "random"
+        folder = out or Path("out") / name
+        pictures = clip_pictures(clip, picture, frames)
+        done = export_models.export_still_model(
+            networks, folder, pictures, name=folder.name, precisions=precisions, split=split, version=version
+        )
+    else:
+        if out is not None or split:
+            raise InputError("--out and --split are for checkpoints and random networks; a model's files join it")
+        done = export_models.export_model(model, precisions, clip=clip, size=picture, count=frames)
+    typer.echo(f"{parity_table(done.parity)}\n{done.model!r} in {done.model.folder}")
 
 
 @engines.command("build")
 def engines_build(
-    model: Annotated[str, typer.Argument(help="Model folder by name.")],
+    model: Annotated[str, typer.Argument(help="Model folder by name or path.")],
     backend: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx.")] = "tensorrt-rtx",
     capability: Annotated[str, typer.Option(help="Comma-separated, for instance sm86,sm89.")] = "",
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp16",
-    out: Annotated[Path | None, typer.Option(help="Folder for the plans.")] = None,
+    size: Annotated[
+        str,
+        typer.Option(
+            help="One size, which builds the fastest plans, or the smallest, the tuned and the largest.",
+            metavar="WxH[,WxH,WxH]",
+        ),
+    ] = "128x128,256x256,1280x720",
+    out: Annotated[Path | None, typer.Option(help="Folder for the plans; default: the cache.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Print each layer's precision.")] = False,
 ) -> None:
-    """Build TensorRT plans."""
+    """Build TensorRT plans: .plan files of TensorRT-RTX, which needs no GPU, .engine files of TensorRT."""
     from streamgc.runtime.commands import engines_build as build
-    from streamgc.runtime.plans import PlanPrecision
+    from streamgc.runtime.plans import PlanPrecision, ShapeProfile
 
     chosen: PlanPrecision = one_of(precision, PlanPrecision, "--precision")
-    capabilities = [word for word in capability.split(",") if word]
-    build(model, backend=backend, capabilities=capabilities, precision=chosen, out=out, layers=layers)
+    sizes = [_size(word, "--size") for word in _words(size)]
+    if len(sizes) not in (1, 3):
+        raise InputError(f"--size {size}: one size, or three: smallest, tuned, largest")
+    profile = ShapeProfile(*sizes) if len(sizes) == 3 else ShapeProfile.fixed(sizes[0])
+    capabilities = _words(capability)
+    build(model, backend=backend, capabilities=capabilities, precision=chosen, profile=profile, out=out, layers=layers)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from streamgc.errors import BackendMissing, ModelError
+from streamgc.errors import BackendMissing, EngineError, ModelError
 from streamgc.runtime.engine import (
     Array,
     Engine,
@@ -22,15 +23,18 @@ from streamgc.runtime.engine import (
     available_precisions,
     missing_reason,
 )
-from streamgc.runtime.parity import LIMITS, Parity, compare, require
+from streamgc.runtime.parity import LIMITS, Parity, compare, parity_table, require
 from streamgc.runtime.plans import Plan, PlanPrecision, ShapeProfile, build_plan, layer_report, write_plan
 from streamgc.runtime.samples import Feeds, chained_feeds, clip_pictures, synthetic_pictures
 from streamgc.runtime.store import Model, ModelStore
 
+Reference = Callable[[Model, str, Sequence[Feeds]], list[dict[str, Array]]]
+"""What a role of a model gives for each feed: what engines are compared with."""
+
 
 @dataclass(frozen=True)
 class Timed:
-    """A network on this machine: its parity against the fp32 reference and its milliseconds a run."""
+    """A network on this machine: its parity against the reference and its milliseconds a run."""
 
     role: str
     backend: str
@@ -70,20 +74,9 @@ def engines_list(store: ModelStore | None = None, console: Console | None = None
     """Print the models there are, the backends, and what would be used and why."""
     store, console = store or ModelStore(), console or Console()
     models: list[Model] = []
-    table = Table(
-        "model",
-        "family",
-        "version",
-        "hash",
-        "channels",
-        "network",
-        "file",
-        "kB",
-        "also as",
-        title="models",
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
-    )
+    table = Table(title="models", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("model", "version", "hash", "channels", "network", "kB", "also as"):
+        table.add_column(heading, no_wrap=True)
     for name in store.names():
         try:
             model = store.open(name)
@@ -92,11 +85,11 @@ def engines_list(store: ModelStore | None = None, console: Console | None = None
             continue
         models.append(model)
         manifest = model.manifest
-        head = [name, model.family, manifest.version, manifest.hash, ",".join(map(str, model.channels)) or "–"]
+        head = [name, manifest.version, manifest.hash, ",".join(map(str, model.channels)) or "–"]
         for role, entry in manifest.networks.items():
             size = f"{(model.folder / entry.file).stat().st_size / 1000:.0f}"
-            table.add_row(*head, role, entry.file, size, ", ".join(entry.variants) or "–")
-            head = [""] * 5
+            table.add_row(*head, role, size, ", ".join(entry.variants) or "–")
+            head = [""] * 4
     console.print(table if models else "no models are installed")
     console.print(backend_table())
     return models
@@ -122,13 +115,17 @@ def engines_verify(
     threads: int | None = None,
     clip: Path | None = None,
     count: int = 4,
+    reference: Reference | None = None,
+    against: str = "OpenVINO fp32",
+    out: Path | None = None,
     console: Console | None = None,
 ) -> list[Timed]:
-    """Check a model's files, run each network on each backend, compare with OpenVINO in fp32, and time it.
+    """Check a model's files, run each network on each backend, compare with the reference, and time it.
 
-    A precision that a backend or a network does not have is left out of the table. Raises ModelError for a folder
-    that is not right, BackendMissing for a backend named that is not here, EngineError where a network is no longer
-    the same.
+    ``reference`` computes what is right (None: OpenVINO in fp32), ``against`` is its name in the table; ``out`` is a
+    Markdown file for the table. A precision that a backend or a network does not have is left out. Raises ModelError
+    for a folder that is not right, BackendMissing for a backend named that is not here, EngineError where a network is
+    no longer the same, or where nothing of what was asked for could be run.
     """
     model = (store or ModelStore()).open(name)
     for backend in backends or ():
@@ -140,20 +137,22 @@ def engines_verify(
     feeds = chained_feeds(model, pictures, threads=threads)
     rows: list[Timed] = []
     for role in model.roles:
-        wanted = _reference(model, role, feeds[role], size, threads)
+        wanted = (reference or _openvino_results)(model, role, feeds[role])
         for backend in chosen:
             for precision in precisions:
                 if precision in available_precisions(backend) and model.has(role, precision):
                     rows.append(_verify_one(model, role, backend, precision, size, threads, feeds[role], wanted))
-    (console or Console()).print(verify_table(model, rows))
+    if not rows:
+        raise EngineError(f"{', '.join(chosen)} cannot run model {name!r} in {', '.join(precisions)} here")
+    (console or Console()).print(verify_table(model, rows, against))
+    if out is not None:
+        _write_text(out, verify_markdown(model, rows, against))
     require(result for row in rows for result in row.parity)
     return rows
 
 
-def _reference(
-    model: Model, role: str, feeds: Sequence[Feeds], size: tuple[int, int], threads: int | None
-) -> list[dict[str, Array]]:
-    with model.load(role, backend="openvino", precision="fp32", threads=threads, size=size) as engine:
+def _openvino_results(model: Model, role: str, feeds: Sequence[Feeds]) -> list[dict[str, Array]]:
+    with model.load(role, backend="openvino", precision="fp32") as engine:
         return [engine.run(feed) for feed in feeds]
 
 
@@ -193,20 +192,38 @@ def run_times(engine: Engine, feed: Feeds, seconds: float = 0.4, least: int = 8)
     return sorted(times)
 
 
-def verify_table(model: Model, rows: Sequence[Timed]) -> Table:
-    """Rows of `engines_verify` with a verdict by the limits."""
-    title = f"{model.name} {model.manifest.version} ({model.manifest.hash}) against OpenVINO fp32"
-    table = Table(
-        "network", "backend", "precision", "ms", "p95", "output", "mean", "max", "dB", "flips", "", title=title
-    )
+def verify_markdown(model: Model, rows: Sequence[Timed], against: str) -> str:
+    """Milliseconds, then parity, of rows of `engines_verify` as Markdown."""
+    lines = [f"# {model.name} {model.manifest.version} ({model.manifest.hash}) against {against}", ""]
+    lines += ["| network | engine | precision | size | threads | load ms | ms, median | p95 |", "|---" * 8 + "|"]
     for row in rows:
-        head = [row.role, row.backend, row.precision, f"{row.run_ms:.2f}", f"{row.run_ms_p95:.2f}"]
+        where = f"{row.size[1]}×{row.size[0]} | {row.threads or 'all'}"
+        times = f"{row.load_ms:.0f} | {row.run_ms:.2f} | {row.run_ms_p95:.2f}"
+        lines.append(f"| {row.role} | {row.backend} | {row.precision} | {where} | {times} |")
+    return "\n".join([*lines, "", parity_table((row.role, result) for row in rows for result in row.parity), ""])
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def verify_table(model: Model, rows: Sequence[Timed], against: str = "OpenVINO fp32") -> Table:
+    """Rows of `engines_verify` with a verdict by the limits."""
+    title = f"{model.name} {model.manifest.version} ({model.manifest.hash}) against {against}"
+    table = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("network", "engine", "ms", "output", "mean", "max", "dB", "flips", ""):
+        table.add_column(heading, no_wrap=True)
+    for row in rows:
+        head = [row.role, f"{row.backend} {row.precision}", f"{row.run_ms:.1f}"]
         for result in row.parity:
             breaches = result.breaches(LIMITS[row.precision])
             flips = "–" if result.flips is None else f"{result.flips:.2%}"
-            numbers = [f"{result.mean_error:.5f}", f"{result.max_error:.4f}", f"{result.decibels:.1f}", flips]
+            numbers = [f"{result.mean_error:.4f}", f"{result.max_error:.3f}", f"{result.decibels:.0f}", flips]
             table.add_row(*head, result.output, *numbers, "[red]differs[/red]" if breaches else "same")
-            head = [""] * 5
+            head = [""] * 3
     return table
 
 

@@ -70,6 +70,13 @@ def device_name() -> str:
     return f"{name}, sm{properties.major}{properties.minor}, {memory} GB"
 
 
+def device_capability() -> str:
+    """Compute capability of GPU 0, such as ``sm89``. Raises EngineError."""
+    cuda = import_runtime()
+    properties = check(cuda.cudaGetDeviceProperties(0))
+    return f"sm{properties.major}{properties.minor}"
+
+
 class Buffer:
     """One tensor twice: page-locked on the host (``host``, a numpy view) and on the device (``device``, an address)."""
 

@@ -212,7 +212,7 @@ def load_engine(
     cache: Path | None = None,
     model_hash: str = "",
 ) -> Engine:
-    """Compile an ONNX file for this machine, or take a TensorRT plan file (``.plan``) as it is.
+    """Compile an ONNX file for this machine, or take a TensorRT plan file (``.plan``, ``.engine``) as it is.
 
     ``precision`` "auto" is the fastest that keeps the network's accuracy on this device (bf16 where the CPU has it);
     "int8" needs a quantised file. ``size`` = (height, width) in pixels compiles for that picture alone, which is
@@ -226,7 +226,7 @@ def load_engine(
         raise EngineError(f"unknown precision {precision!r}; there are: {', '.join(PRECISIONS)}")
     if threads is not None and threads < 1:
         raise EngineError(f"threads must be 1 or more, got {threads}")
-    if path.suffix == ".plan":
+    if path.suffix in (".plan", ".engine"):
         return _load_plan(path, backend)
     header = read_header(path)
     if precision == "int8" and not header.quantised:

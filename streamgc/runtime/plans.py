@@ -22,13 +22,14 @@ from typing import Any, Literal
 import msgspec
 
 from streamgc.errors import BackendMissing, EngineError
-from streamgc.runtime.cuda import device_problem
+from streamgc.runtime.cuda import device_capability, device_problem
 from streamgc.runtime.engine import check_size, first_line
 from streamgc.runtime.onnx_header import OnnxHeader, read_header
 from streamgc.runtime.store import sha256_of
 
 PlanPrecision = Literal["fp32", "fp16", "int8"]
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+SUFFIXES = {"tensorrt": ".engine", "tensorrt-rtx": ".plan"}
 MAGIC = b"SGCPLAN1"
 _CAPABILITY = re.compile(r"^sm\d{2,3}$")
 
@@ -60,7 +61,9 @@ class ShapeProfile:
 
 
 class PlanKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All that a plan depends on. ``capabilities`` empty: TensorRT-RTX's portable plan, or the GPU that built it."""
+    """All that a plan depends on. ``capabilities`` empty: TensorRT-RTX's portable plan; of TensorRT, which builds for
+    the GPU it finds, that GPU's.
+    """
 
     network: str
     network_sha256: str
@@ -84,7 +87,7 @@ class PlanKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             self.profile,
             self.network_sha256[:12],
         ]
-        return ".".join([*parts, self.model_hash or "loose"]) + ".plan"
+        return ".".join([*parts, self.model_hash or "loose"]) + SUFFIXES[self.backend]
 
 
 class PlanHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -138,6 +141,8 @@ def plan_key(
 ) -> PlanKey:
     """The key of the plan these arguments would build. Raises BackendMissing where the flavour is not installed."""
     version = str(import_tensorrt(backend).__version__)
+    if backend == "tensorrt" and not capabilities and device_problem() is None:
+        capabilities = (device_capability(),)
     profile = profile or ShapeProfile()
     network = onnx.name.split(".")[0]
     return PlanKey(
@@ -252,7 +257,8 @@ def cached_plan(key: PlanKey, onnx: Path, profile: ShapeProfile, cache: Path | N
             return read_plan(path, key)
         except EngineError:
             path.unlink()
-    timing = cache / f"{key.backend}-{key.version}.timing" if cache is not None else None
+    where = "+".join(key.capabilities) or "portable"
+    timing = cache / f"{key.backend}.{key.version}.{where}.timing" if cache is not None else None
     plan = build_plan(
         onnx,
         key.backend,
@@ -284,11 +290,13 @@ def _write(path: Path, data: bytes) -> None:
 
 def _check_capabilities(trt: Any, backend: str, capabilities: tuple[str, ...]) -> None:
     if backend == "tensorrt":
-        if capabilities:
-            raise EngineError("tensorrt builds for the GPU of this machine; --capability is for tensorrt-rtx")
         problem = device_problem()
         if problem is not None:
             raise BackendMissing(f"tensorrt builds plans on a GPU machine only: {problem}; tensorrt-rtx needs none")
+        if capabilities and capabilities != (device_capability(),):
+            raise EngineError(
+                f"tensorrt builds for the GPU of this machine, {device_capability()}; leave --capability out"
+            )
         return
     known = sorted(name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM"))
     for capability in capabilities:

@@ -47,8 +47,8 @@ def still_networks(networks: StillNetworks, split: bool = False) -> dict[str, St
     spec, settled = networks.spec, settle_normalisation(networks)
     found: dict[str, StillNetwork] = {}
     if spec.task != "labels":
-        inputs = ("picture", "labels") if spec.task == "sc" else ("picture",)
-        found["encoder"] = StillNetwork(ShippedStillEncoder(settled), inputs, "latent")
+        seen = ("picture", "labels") if spec.task == "sc" else ("picture",)
+        found["encoder"] = StillNetwork(ShippedStillEncoder(settled), seen, "latent")
     if not split:
         code = () if spec.task == "labels" else ("symbols", "present")
         keep = ("keep",) if spec.task == "sc" else ()

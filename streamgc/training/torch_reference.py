@@ -96,13 +96,40 @@ def spec_of(model: Model) -> StillSpec:
 
 
 def stored_weights(path: Path) -> dict[str, Array]:
-    """The float constants of an ONNX file by the names they had in torch, as fp32."""
+    """The float constants of an ONNX file by the names they had in torch, as fp32.
+
+    A bias that the exporter left out as zero, folded from a norm, or shares with another layer, is found through the
+    convolution that reads it.
+    """
     to_array = import_onnx().numpy_helper.to_array
-    return {
+    graph = load_model(path).graph
+    constants = {
         tensor.name.removesuffix("_half"): np.array(to_array(tensor), np.float32)
-        for tensor in load_model(path).graph.initializer
+        for tensor in graph.initializer
         if tensor.data_type in (FLOAT, HALF)
     }
+    for node in (n for n in graph.node if n.op_type in ("Conv", "ConvTranspose") and n.input[1] in constants):
+        weight = constants[node.input[1]]
+        outputs = weight.shape[0 if node.op_type == "Conv" else 1]
+        bias = constants.get(node.input[2]) if len(node.input) > 2 else np.zeros(outputs, np.float32)
+        if bias is not None:
+            constants.setdefault(f"{node.input[1].removesuffix('weight')}bias", bias)
+    _name_shared_norms(graph, constants)
+    return constants
+
+
+def _name_shared_norms(graph: Any, constants: dict[str, Array]) -> None:
+    """Instance norms of equal weights – fresh ones – share a constant; each follows its convolution in a Sequential."""
+    makers = {name: node for node in graph.node for name in node.output}
+    for norm in (node for node in graph.node if node.op_type == "InstanceNormalization"):
+        before = makers.get(norm.input[0])
+        parent, _, index = (
+            before.input[1].removesuffix(".weight").rpartition(".") if before is not None else ("", "", "")
+        )
+        if index.isdigit():
+            for name, given in (("weight", norm.input[1]), ("bias", norm.input[2])):
+                if given in constants:
+                    constants.setdefault(f"{parent}.{int(index) + 1}.{name}", constants[given])
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -118,8 +145,6 @@ def load_weights(module: nn.Module, path: Path) -> None:
     with torch.no_grad():
         for name, tensor in wanted.items():
             values = stored.get(name)
-            if values is None and name.endswith(".bias"):
-                values = stored.get(name.removesuffix("bias") + "weight_bias")
             if values is None or values.size != tensor.numel():
                 unused.append(name)
             else:
@@ -136,7 +161,7 @@ def _drop_folded_norms(module: nn.Module, stored: Mapping[str, Array]) -> None:
             full = f"{parent_name}.{name}".lstrip(".")
             if isinstance(child, nn.BatchNorm2d) and f"{full}.weight" not in stored:
                 setattr(parent, name, nn.Identity())
-            elif isinstance(child, nn.Conv2d) and child.bias is None and f"{full}.weight_bias" in stored:
+            elif isinstance(child, nn.Conv2d) and child.bias is None and np.any(stored.get(f"{full}.bias", 0)):
                 child.bias = nn.Parameter(torch.zeros(child.out_channels))
 
 
