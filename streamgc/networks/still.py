@@ -4,7 +4,9 @@
     ŵ, which channels are there, m, F(s at /4) ─▶ G: residual blocks at /16, /8, /4 ─▶ pixel-shuffle 4 ─▶ tanh ─▶ x̂
 
 Codes are nested: training drops the later channels at random, and G is told which are there. Both the GC and the SC
-code live at /16.
+code live at /16. Beside the blocks runs a linear path, 16×16 pixels to a cell and 3×3 cells to 16×16 pixels:
+``training/still_start.py`` sets it to the best linear codec in closed form, so that the blocks only learn what that
+lacks.
 """
 
 from __future__ import annotations
@@ -20,6 +22,23 @@ ENCODER_WIDTHS = (32, 64, 128)
 GENERATOR_WIDTHS = (160, 80, 40)
 LABEL_WIDTH = 48
 COARSE_BLOCKS = 5
+
+
+def smooth_shuffle(convolution: nn.Conv2d, factor: int) -> None:
+    """Start a convolution before a pixel-shuffle as bilinear interpolation (3×3) or repetition (1×1).
+
+    With a start of its own for every sub-pixel the pictures carry a grid that takes thousands of steps to unlearn.
+    """
+    kernel, outputs = convolution.kernel_size[0], convolution.out_channels // factor**2
+    offsets = (torch.arange(factor) + 0.5) / factor - 0.5
+    taps = (torch.arange(kernel) - kernel // 2).float()
+    along = (1 - (offsets[:, None] - taps[None]).abs()).clamp(min=0) if kernel > 1 else torch.ones(factor, 1)
+    with torch.no_grad():
+        mixed = convolution.weight[:: factor**2].sum((2, 3)) * (kernel if kernel > 1 else 1) ** -1
+        spread = torch.einsum("oi,ry,sx->orsiyx", mixed, along, along)
+        convolution.weight.copy_(spread.reshape(outputs * factor**2, -1, kernel, kernel))
+        if convolution.bias is not None:
+            convolution.bias.copy_(convolution.bias[:: factor**2].repeat_interleave(factor**2))
 
 
 def _scaled(widths: tuple[int, ...], width: float) -> list[int]:
@@ -43,6 +62,7 @@ class Encoder(nn.Module):
             nn.LeakyReLU(0.1),
         )
         self.last = nn.Conv2d(w16, spec.channels, 3, padding=1)
+        self.linear = nn.Conv2d(3, spec.channels, 16, stride=16)
         with torch.no_grad():
             self.last.weight.mul_(50)  # all five symbols from the first step
 
@@ -50,7 +70,7 @@ class Encoder(nn.Module):
         x = F.pixel_unshuffle(picture, 4)
         if planes is not None:
             x = torch.cat([x, F.avg_pool2d(planes, 4)], 1)
-        return LATENT_MAX * torch.tanh(self.last(self.body(x)) / LATENT_MAX)
+        return LATENT_MAX * torch.tanh((self.last(self.body(x)) + self.linear(picture)) / LATENT_MAX)
 
 
 class Generator(nn.Module):
@@ -86,13 +106,21 @@ class Generator(nn.Module):
             nn.LeakyReLU(0.1),
         )
         self.last = nn.Conv2d(w4, 48, 3, padding=1)
+        self.linear = nn.Conv2d(spec.channels, 3 * 16**2, 3, padding=1) if spec.task != "labels" else None
+        ups = [layer for layer in self.body if isinstance(layer, nn.Conv2d)]
+        for layer, factor in ((ups[0], 2), (ups[1], 2), (self.last, 4)):
+            smooth_shuffle(layer, factor)
+        if self.linear is not None:
+            smooth_shuffle(self.linear, 16)
 
     def forward(self, code: list[Tensor], planes: Tensor | None) -> Tensor:
         parts = list(code)
         if planes is not None and self.features is not None:
             parts.append(self.features(F.avg_pool2d(planes, 4)))
-        x = self.last(self.body(self.embed(torch.cat(parts, 1))))
-        return torch.tanh(F.pixel_shuffle(x, 4))
+        x = F.pixel_shuffle(self.last(self.body(self.embed(torch.cat(parts, 1)))), 4)
+        if self.linear is not None:
+            x = x + F.pixel_shuffle(self.linear(code[0]), 16)
+        return torch.tanh(x)
 
 
 class LiteNetworks(StillNetworks):

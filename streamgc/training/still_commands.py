@@ -30,6 +30,7 @@ Classes = Annotated[int | None, typer.Option(help="Classes of the label maps (Ci
 Channels = Annotated[int | None, typer.Option(help="C.")]
 Steps = Annotated[int | None, typer.Option(help="Steps in all.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, …; auto takes a GPU that is there.")]
+Start = Annotated[Path | None, typer.Option(help="Shipped weights (safetensors) that a new run begins from.")]
 Vgg19 = Annotated[Path | None, typer.Option(help="torchvision's VGG19 weights; without, the VGG16 of stlpips-pytorch.")]
 
 
@@ -41,6 +42,7 @@ def train_still(
     settings: Path | None = None,
     device: str = "auto",
     vgg19: Path | None = None,
+    start: Path | None = None,
     **changes: object,
 ) -> None:
     """Train a mode to its last step, going on from the folder's checkpoint. Raises TrainingError.
@@ -58,7 +60,7 @@ def train_still(
     try:
         chosen = read_settings(settings, mode=mode, **changes)
         source = open_source(chosen.layout, data, open_images_rules=chosen.open_images_rules)
-        trainer = StillTrainer(chosen, source, out, device=device, vgg19=vgg19)
+        trainer = StillTrainer(chosen, source, out, device=device, vgg19=vgg19, start=start)
         try:
             trainer.train()
         finally:
@@ -80,6 +82,7 @@ def _add(name: str, mode: Mode, text: str) -> None:
         steps: Steps = None,
         device: Device = "auto",
         vgg19: Vgg19 = None,
+        start: Start = None,
     ) -> None:
         train_still(
             mode,
@@ -88,6 +91,7 @@ def _add(name: str, mode: Mode, text: str) -> None:
             settings=settings,
             device=device,
             vgg19=vgg19,
+            start=start,
             family=family,
             layout=layout,
             classes=classes,
@@ -120,13 +124,14 @@ def selective(
     steps: Steps = None,
     device: Device = "auto",
     vgg19: Vgg19 = None,
+    start: Start = None,
 ) -> None:
     """Selective compression (SC), by random instances or a random box."""
     modes: dict[str, Mode] = {"instances": "sc-ri", "box": "sc-rb"}
     if kept not in modes:
         raise TrainingError(f"--kept is instances or box, not {kept}")
     sizes = {"family": family, "layout": layout, "classes": classes, "channels": channels, "steps": steps}
-    train_still(modes[kept], data, out, settings=settings, device=device, vgg19=vgg19, **sizes)
+    train_still(modes[kept], data, out, settings=settings, device=device, vgg19=vgg19, start=start, **sizes)
 
 
 @app.command("ship-still")

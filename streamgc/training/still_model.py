@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -23,8 +24,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from streamgc.errors import TrainingError
 from streamgc.networks.discriminator import Discriminator
+from streamgc.networks.still import LiteNetworks
 from streamgc.networks.still_build import build_still
-from streamgc.networks.still_spec import FreezableInstanceNorm, StillOutput
+from streamgc.networks.still_spec import FreezableInstanceNorm, StillNetworks, StillOutput
 from streamgc.training.perceptual import PerceptualLoss
 from streamgc.training.still_batches import Batches, StillBatch
 from streamgc.training.still_data import StillSource
@@ -37,9 +39,12 @@ from streamgc.training.still_losses import (
     ms_ssim_loss,
 )
 from streamgc.training.still_settings import StillTraining
+from streamgc.training.still_start import linear_start, load_start
 from streamgc.training.vgg import VggLoss
 
 CHECKPOINT = "checkpoint.pt"
+CHECKPOINT_SECONDS = 300.0
+"""A checkpoint is written at least this often, however slow the steps are."""
 LOG_STEPS = 20
 CHANGEABLE = ("steps", "checkpoint_steps", "threads")
 """Settings that a resumed run may change."""
@@ -58,15 +63,18 @@ class StillTrainer:
         *,
         device: str = "cpu",
         vgg19: Path | None = None,
+        start: Path | None = None,
     ) -> None:
-        """Starts afresh, or goes on from the folder's checkpoint. Raises TrainingError when that has other settings."""
+        """Goes on from the folder's checkpoint; without one from ``start``, weights that were shipped (safetensors),
+        or afresh. Raises TrainingError when checkpoint or weights do not go with the settings.
+        """
         self.settings, self.folder = settings, folder
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.device = torch.device(device)
         if settings.threads:
             torch.set_num_threads(settings.threads)
         torch.manual_seed(settings.seed)
-        self.networks = build_still(settings.spec).to(self.device)
+        self.networks = self._fresh(source, start).to(self.device)
         self.discriminator: Discriminator | None = None
         if settings.adversarial:
             judge = Discriminator(settings.discriminator_planes, settings.discriminator_filters)
@@ -88,6 +96,16 @@ class StillTrainer:
         self._judge = None if self.discriminator is None else self._shared(self.discriminator)
         self._batches = Batches(settings, source, self.rank, self.world)
         self._writer: Any = None
+
+    def _fresh(self, source: StillSource, start: Path | None) -> StillNetworks:
+        networks = build_still(self.settings.spec)
+        if (self.folder / CHECKPOINT).is_file():
+            return networks
+        if start is not None:
+            load_start(networks, start)
+        elif self.settings.linear_start and isinstance(networks, LiteNetworks):
+            linear_start(networks, source, nested=self.settings.nested, seed=self.settings.seed)
+        return networks
 
     def _adam(self, module: nn.Module) -> torch.optim.Adam:
         return torch.optim.Adam(module.parameters(), lr=self.settings.rate, betas=(0.5, 0.999))
@@ -123,6 +141,7 @@ class StillTrainer:
         last = settings.steps if steps is None else min(settings.steps, self.step + steps)
         self._prepare_folder()
         scalars: Scalars = {}
+        saved = time.monotonic()
         with self._progress() as progress:
             task = progress.add_task(settings.mode, total=settings.steps, completed=self.step, loss="")
             while self.step < last:
@@ -133,8 +152,10 @@ class StillTrainer:
                     progress.update(task, loss=" ".join(f"{name} {value:.3f}" for name, value in scalars.items()))
                     self._log(scalars)
                 progress.update(task, completed=self.step)
-                if self.step % settings.checkpoint_steps == 0 or self.step == last:
+                due = self.step % settings.checkpoint_steps == 0 or time.monotonic() - saved > CHECKPOINT_SECONDS
+                if due or self.step == last:
                     self.save()
+                    saved = time.monotonic()
         return scalars
 
     def _progress(self) -> Progress:
@@ -202,10 +223,13 @@ class StillTrainer:
         return losses
 
     def _seen_difference(self, batch: StillBatch, shown: Tensor) -> Tensor:
-        side = self.settings.perceptual_crop
+        scale = self.settings.perceptual_scales[self.step % len(self.settings.perceptual_scales)]
+        side = self.settings.perceptual_crop * scale
         a, b = shown, batch.picture
         if 0 < side < min(a.shape[-2:]):
             a, b = (self._window(x, batch.corner, side) for x in (a, b))
+        if scale > 1:
+            a, b = (nn.functional.avg_pool2d(x, scale) for x in (a, b))
         if isinstance(self._perceptual, VggLoss):
             found: Tensor = self._perceptual(a, b)
             return found

@@ -59,8 +59,14 @@ class StillTraining:
     """pix2pixhd: weighted L1 of trunk features; lpips: the trunk's learned perceptual distance."""
     perceptual_crop: int = 0
     """Side of the random square the perceptual loss looks at; 0: the whole crop. It costs more than all else."""
+    perceptual_scales: tuple[int, ...] = (1,)
+    """The perceptual loss looks at pictures shrunk by these factors, one a step in turn, so that the same square covers
+    more of the crop."""
     beta: float = 0.0
     """Weight of the entropy term, per bit and pixel, against static per-channel frequencies."""
+
+    linear_start: bool = False
+    """Lite family: begin from the best linear codec of the data, found in closed form (see `still_start`)."""
 
     bf16: bool = False
     average: float = 0.0
@@ -84,6 +90,7 @@ class StillTraining:
                 bool(self.nested)
                 and (self.nested[-1] != self.channels or list(self.nested) != sorted(set(self.nested))),
             ),
+            ("perceptual_scales", not self.perceptual_scales or min(self.perceptual_scales) < 1),
             ("steps, batch and rate", self.steps < 1 or self.batch < 1 or self.rate <= 0),
             ("classes", self.needs_labels and self.classes < 1),
             ("mode", self.mode not in MODES),

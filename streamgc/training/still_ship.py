@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from streamgc.codec.still_planes import Symbols
 from streamgc.errors import TrainingError
@@ -22,6 +23,8 @@ from streamgc.training.still_settings import StillTraining, settings_of
 from streamgc.training.still_tables import fit_still_tables
 
 TABLE_PICTURES = 400
+WEIGHTS = "still.safetensors"
+"""bf16 weights beside the networks, to start a training from: ``--start``."""
 
 
 def load_trained(checkpoint: Path) -> tuple[StillNetworks, StillTraining, int]:
@@ -69,6 +72,8 @@ def ship_still(
         (folder / "tables.bin").write_bytes(fit_still_tables(codes_of(networks, source)).to_bytes())
         tables = "tables.bin"
     files = export_still(networks, folder)
+    half = {key: value.to(torch.bfloat16).contiguous() for key, value in networks.state_dict().items()}
+    save_file(half, folder / WEIGHTS)
     (folder / "LICENSE").write_text(licence)
     (folder / "README.md").write_text(card(networks, settings, steps, name, data))
     return write_model_json(

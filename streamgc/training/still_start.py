@@ -1,0 +1,110 @@
+"""Where a still training begins when it has no checkpoint: at shipped weights, or at a linear codec in closed form.
+
+The closed form is the best linear codec of the lite family's cells: E's linear path projects each 16×16 cell on the
+principal components of training cells (Karhunen–Loève), scaled so that five levels cover them; G's linear path is the
+least-squares estimate of a cell's pixels from the 3×3 codes around it. The blocks beside both start near zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from streamgc.errors import TrainingError
+from streamgc.networks.lite import LATENT_MAX
+from streamgc.networks.quantiser import quantise
+from streamgc.networks.still import LiteNetworks
+from streamgc.networks.still_spec import StillNetworks
+from streamgc.training.still_data import StillSource
+from streamgc.training.still_samples import random_crop
+
+CELL = 16
+SIDE = 128
+"""Side of the training squares, in pixels."""
+PICTURES = 1200
+STEP = 0.75
+"""Width of a level in standard deviations of its component: five levels then carry about two bits."""
+NEAR_WHITE = 0.97
+"""G ends in tanh: its targets stay this far inside ±1."""
+RIDGE = 3.0
+CALM = 0.05
+"""Strength left to the last layers of the blocks beside the linear paths."""
+
+
+def load_start(networks: StillNetworks, path: Path) -> None:
+    """Take every weight of a shipped model (safetensors) that has this network's name and shape; the rest stays fresh.
+
+    So a GC model starts an SC model: what depends on labels is new. Raises TrainingError: unreadable, or nothing fits.
+    """
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"cannot read the weights {path}: {error}") from None
+    own = networks.state_dict()
+    fitting = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise TrainingError(f"{path} holds no weights of these networks")
+    networks.load_state_dict({**own, **{name: value.to(own[name].dtype) for name, value in fitting.items()}})
+
+
+def linear_start(networks: LiteNetworks, source: StillSource, *, nested: Sequence[int] = (), seed: int = 1) -> None:
+    """Set the linear paths of E and G from pictures of ``source``; nothing to do for a model of labels alone.
+
+    ``nested``: the channel counts G must cope with. Raises TrainingError where the source cannot be read.
+    """
+    if networks.spec.task == "labels":
+        return
+    if networks.spec.channels > 3 * CELL**2:
+        raise TrainingError(f"a cell of {CELL}×{CELL} pixels has no {networks.spec.channels} components")
+    random = np.random.default_rng((seed, 0x11EA))
+    pictures = _squares(source, random)
+    encoder, generator = networks.encoder, networks.generator
+    assert generator.linear is not None
+    with torch.no_grad():
+        weight, bias = principal_components(pictures, networks.spec.channels)
+        encoder.linear.weight.copy_(weight)
+        encoder.linear.bias.copy_(bias)
+        encoder.last.weight.mul_(CALM)
+        latent = F.conv2d(pictures, weight, bias, stride=CELL)
+        symbols = quantise(LATENT_MAX * torch.tanh(latent / LATENT_MAX))[1]
+        counts = random.choice(list(nested) or [networks.spec.channels], len(symbols))
+        there = torch.arange(networks.spec.channels)[None] < torch.from_numpy(counts)[:, None]
+        weight, bias = least_squares(symbols * there[..., None, None], pictures)
+        generator.linear.weight.copy_(weight)
+        generator.linear.bias.copy_(bias)
+        generator.last.weight.mul_(CALM)
+        generator.last.bias.zero_()
+
+
+def principal_components(pictures: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """Weight (C, 3, 16, 16) and bias (C,) that take the cells of pictures (n, 3, H, W) to C scaled components."""
+    cells = F.unfold(pictures, CELL, stride=CELL).transpose(1, 2).reshape(-1, 3 * CELL**2)
+    mean = cells.mean(0)
+    variances, components = torch.linalg.eigh((cells - mean).T @ (cells - mean) / len(cells))
+    chosen = components[:, -channels:].flip(1).T
+    scaled = chosen / (STEP * variances[-channels:].flip(0).clamp(min=1e-6).sqrt()[:, None])
+    return scaled.reshape(channels, 3, CELL, CELL), -scaled @ mean
+
+
+def least_squares(symbols: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight (768, C, 3, 3) and bias (768,) that estimate cells of pictures before tanh from symbols (n, C, h, w)."""
+    around = F.unfold(symbols, 3, padding=1).transpose(1, 2)
+    known = torch.cat([around, around.new_ones(*around.shape[:2], 1)], 2).flatten(0, 1)
+    cells = F.unfold(pictures.clamp(-NEAR_WHITE, NEAR_WHITE).atanh(), CELL, stride=CELL).transpose(1, 2).flatten(0, 1)
+    matrix = known.T @ known + RIDGE * torch.eye(known.shape[1])
+    solution = torch.linalg.solve(matrix, known.T @ cells).T
+    return solution[:, :-1].reshape(-1, symbols.shape[1], 3, 3), solution[:, -1]
+
+
+def _squares(source: StillSource, random: np.random.Generator) -> Tensor:
+    """(n, 3, 128, 128) in [-1, 1]."""
+    items = (random_crop(source[int(random.integers(len(source)))], (SIDE, SIDE), random) for _ in range(PICTURES))
+    stacked = np.stack([item.picture for item in items])
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 127.5 - 1
