@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streamgc.errors import InputError
+from streamgc.evaluation.contours import evaluate_contours
 from streamgc.evaluation.miou import Truth, evaluate_miou
 from streamgc.evaluation.rd import evaluate_rd, images_in
 from streamgc.evaluation.sampling import SamplingSettings, evaluate_sampling
@@ -100,6 +101,20 @@ def mean_iou(
         note=console.print,
     )
     console.print(_table(found["rows"]))
+
+
+@app.command("contours")
+def contours(
+    maps: Annotated[list[Path], typer.Argument(help="Folders of label maps, PNG class ids.")],
+    tolerance: Annotated[float, typer.Option(help="How far a contour may be moved, in steps of the grid.")] = 0.75,
+    steps: Annotated[int, typer.Option(help="Steps of the grid along the longer side.")] = 1024,
+    out: Out = None,
+    json_file: Json = None,
+    limit: Limit = None,
+) -> None:
+    """Label maps as vector graphics: bits per pixel at 1024×512, mIoU, and the same scene at twice the size."""
+    found = evaluate_contours(maps, steps=steps, tolerance=tolerance, out=out, json_file=json_file, limit=limit)
+    Console().print(_table([{name: value for name, value in found.items() if name != "rows"}]))
 
 
 @app.command("selective")

@@ -14,7 +14,11 @@ import typer
 from rich.console import Console
 
 from streamgc.errors import TrainingError
+from streamgc.runtime.store import ModelStore
+from streamgc.scene.labels import Label
+from streamgc.scene.segmenter import Segmenter
 from streamgc.training.still_data import open_source
+from streamgc.training.still_labels import write_labelled
 from streamgc.training.still_model import StillTrainer
 from streamgc.training.still_settings import Mode, read_settings
 from streamgc.training.still_ship import load_trained, ship_still
@@ -132,6 +136,22 @@ def selective(
         raise TrainingError(f"--kept is instances or box, not {kept}")
     sizes = {"family": family, "layout": layout, "classes": classes, "channels": channels, "steps": steps}
     train_still(modes[kept], data, out, settings=settings, device=device, vgg19=vgg19, start=start, **sizes)
+
+
+@app.command("labels")
+def labels(
+    images: Annotated[list[Path], typer.Argument(help="Folders of images.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for images/, labels/ and instances/.")],
+    masks: Annotated[list[Path] | None, typer.Option(help="Folders of person masks, one for each.")] = None,
+    side: Annotated[int, typer.Option(help="Bring the longer side to so many pixels; 0: leave it.")] = 0,
+) -> None:
+    """Label maps by the shipped segmenter, for images that have none: data for gc-d, sc, pix2pix, miou, selective."""
+    engine = ModelStore().open("segmenter").load("segmenter")
+    try:
+        count = write_labelled(images, out, Segmenter(engine), masks=masks or (), side=side)
+    finally:
+        engine.close()
+    Console().print(f"{count} images with {len(Label)} classes in {out}")
 
 
 @app.command("ship-still")

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from streamgc.errors import TrainingError
 from streamgc.networks.lite import LATENT_MAX
@@ -39,19 +39,30 @@ CALM = 0.05
 
 
 def load_start(networks: StillNetworks, path: Path) -> None:
-    """Take every weight of a shipped model (safetensors) that has this network's name and shape; the rest stays fresh.
+    """Begin at a shipped model (safetensors); what it does not have stays fresh.
 
-    So a GC model starts an SC model: what depends on labels is new. Raises TrainingError: unreadable, or nothing fits.
+    Where a convolution has more inputs here than there – a GC model starts an SC model, whose labels and heatmap come
+    after the picture and the code –, the further ones begin at zero. Raises TrainingError: unreadable, nothing fits.
     """
     try:
         found = load_file(path)
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"cannot read the weights {path}: {error}") from None
     own = networks.state_dict()
-    fitting = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
+    taken = {name: _widened(found[name].to(value.dtype), value) for name, value in own.items() if name in found}
+    fitting = {name: value for name, value in taken.items() if value is not None}
     if not fitting:
         raise TrainingError(f"{path} holds no weights of these networks")
-    networks.load_state_dict({**own, **{name: value.to(own[name].dtype) for name, value in fitting.items()}})
+    networks.load_state_dict({**own, **fitting})
+
+
+def _widened(found: Tensor, own: Tensor) -> Tensor | None:
+    if found.shape == own.shape:
+        return found
+    same = found.dim() == own.dim() == 4 and (found.shape[0], *found.shape[2:]) == (own.shape[0], *own.shape[2:])
+    if not same or found.shape[1] > own.shape[1]:
+        return None
+    return torch.cat([found, torch.zeros_like(own[:, found.shape[1] :])], 1)
 
 
 def linear_start(networks: LiteNetworks, source: StillSource, *, nested: Sequence[int] = (), seed: int = 1) -> None:
@@ -69,18 +80,23 @@ def linear_start(networks: LiteNetworks, source: StillSource, *, nested: Sequenc
     assert generator.linear is not None
     with torch.no_grad():
         weight, bias = principal_components(pictures, networks.spec.channels)
-        encoder.linear.weight.copy_(weight)
-        encoder.linear.bias.copy_(bias)
+        _set(encoder.linear, weight, bias)
         encoder.last.weight.mul_(CALM)
         latent = F.conv2d(pictures, weight, bias, stride=CELL)
         symbols = quantise(LATENT_MAX * torch.tanh(latent / LATENT_MAX))[1]
         counts = random.choice(list(nested) or [networks.spec.channels], len(symbols))
         there = torch.arange(networks.spec.channels)[None] < torch.from_numpy(counts)[:, None]
         weight, bias = least_squares(symbols * there[..., None, None], pictures)
-        generator.linear.weight.copy_(weight)
-        generator.linear.bias.copy_(bias)
+        _set(generator.linear, weight, bias)
         generator.last.weight.mul_(CALM)
-        generator.last.bias.zero_()
+        if generator.last.bias is not None:
+            generator.last.bias.zero_()
+
+
+def _set(convolution: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
+    convolution.weight.copy_(weight)
+    if convolution.bias is not None:
+        convolution.bias.copy_(bias)
 
 
 def principal_components(pictures: Tensor, channels: int) -> tuple[Tensor, Tensor]:
