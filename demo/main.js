@@ -65,7 +65,7 @@ function renderSettings() {
   for (const track of stream?.getVideoTracks() ?? []) track.enabled = camera;
   $("own-frame").hidden = view === "off";
   $("own-caption").textContent = OWN_CAPTIONS[view] ?? "";
-  document.body.dataset.view = view;
+  document.body.dataset.own = view;
   $("mark").checked = mark;
   if (![...$("quality").options].some((option) => Number(option.value) === kbps))
     $("quality").append(new Option(`${kbps} kbps`, kbps));
@@ -77,6 +77,7 @@ function renderFigures(figures) {
   const { kbps_sent: ours, vp8_kbps: rival, codec } = figures;
   document.body.dataset.figures = "some";
   $("kbps").textContent = short(ours);
+  document.body.dataset.rival = rival === null ? "none" : "some";
   const most = Math.max(ours, rival ?? 0, 1);
   $("bar-ours").style.width = `${(100 * ours) / most}%`;
   $("bar-vp8").style.width = `${(100 * (rival ?? 0)) / most}%`;

@@ -129,14 +129,19 @@ def call(
     server: Server = "127.0.0.1:8765",
     ticket: Annotated[str, typer.Option(help="Admission ticket, where the server asks for one.")] = "",
     camera: Annotated[str, typer.Option(help="Camera device; the first one by default.")] = "",
-    input: Annotated[str, typer.Option(help="A video file in place of the camera.")] = "",
-    list_devices: Annotated[bool, typer.Option("--list-devices", help="List the cameras and exit.")] = False,
+    input: Annotated[
+        str, typer.Option(help="A video file in place of the camera, or 'screen' (or screen:NAME) for what it shows.")
+    ] = "",
+    list_devices: Annotated[bool, typer.Option("--list-devices", help="List cameras and screens, and exit.")] = False,
     receive_only: Annotated[bool, typer.Option("--receive-only", help="Send nothing.")] = False,
     headless: Annotated[
         bool, typer.Option("--headless", help="No page: a table here, the video into --record.")
     ] = False,
     port: Annotated[int, typer.Option(help="Port of the page on loopback; 0 = any free one.")] = 0,
     record: Annotated[str, typer.Option(help="Record what is received into this video file.")] = "",
+    virtual_camera: Annotated[
+        bool, typer.Option("--virtual-camera", help="Show what is received as a camera of this machine.")
+    ] = False,
     statistics: Annotated[str, typer.Option(help="Append a JSON line of statistics every second to this file.")] = "",
     metrics_port: Annotated[int, typer.Option(help="Prometheus endpoint on loopback; 0 = none.")] = 0,
     seconds: Annotated[float, typer.Option(help="Hang up after so long; 0 = stay.")] = 0.0,
@@ -163,11 +168,9 @@ def call(
 ) -> None:
     """Call someone: join a room and exchange pictures until one side leaves."""
     from streamgc.call.run import CallOptions, run_call
-    from streamgc.call.sources import list_cameras
 
     if list_devices:
-        for device in list_cameras():
-            typer.echo(device)
+        _show_devices()
         return
     codec = _codec(size, fps, kbps, background, preserve, framing, model, backend, threads, segmenter)
     options = CallOptions(
@@ -178,6 +181,7 @@ def call(
         input,
         receive_only,
         record,
+        virtual_camera,
         statistics,
         metrics_port,
         seconds,
@@ -194,6 +198,17 @@ def call(
     from streamgc.call.agent import run_page
 
     run_page(options, port, typer.echo)
+
+
+def _show_devices() -> None:
+    from streamgc.call.devices import list_devices
+
+    devices = list_devices()
+    width = max((len(device.name) for device in devices), default=0)
+    for device in devices:
+        typer.echo(f"{device.name:{width}}  {device.description}".rstrip())
+    if not devices:
+        typer.echo("no camera and no screen: the page uses the browser's camera, --input takes a file", err=True)
 
 
 @app.command()

@@ -23,10 +23,12 @@ from streamgc.call.agent_call import AgentCall, AgentCallOptions
 from streamgc.call.agent_codec import AgentCodec
 from streamgc.call.agent_leg import BrowserLeg
 from streamgc.call.codec import Codec, load_codec
+from streamgc.call.devices import is_screen
 from streamgc.call.rendezvous import server_url
-from streamgc.call.run import NEW_ROOM, CallOptions, ice_servers
-from streamgc.call.sources import Size, load_clip, play
+from streamgc.call.run import NEW_ROOM, CallOptions, from_camera, ice_servers
+from streamgc.call.sources import Camera, Size, load_clip, play
 from streamgc.errors import InputError, StreamGCError
+from streamgc.rtc.pictures import Captured
 from streamgc.runtime.assets import asset_root
 
 LOOPBACK = "127.0.0.1"
@@ -60,7 +62,13 @@ class Agent:
         self._fps = chosen.fps
         source = Path(options.input).name if options.input else "camera"
         call = AgentCallOptions(
-            server_url(options.server), options.ticket, chosen, ice_servers(options), options.impairment, source
+            server_url(options.server),
+            options.ticket,
+            chosen,
+            ice_servers(options),
+            options.impairment,
+            source,
+            sgc=not is_screen(options.input),
         )
         wrapped = AgentCodec(codec, chosen.background, chosen.preserve, chosen.framing)
         self.call = AgentCall(call, wrapped, self._tell)
@@ -85,10 +93,13 @@ class Agent:
     async def start(self, port: int) -> None:
         """The port is known: requests are answered from now on, and the room of the command line is joined."""
         self._port = port
-        if self._options.input:
+        if is_screen(self._options.input):
+            screen = Camera(self._options.input, None, self._fps)
+            self._clip = asyncio.create_task(self._play(from_camera(screen, _FOREVER_S)), name="page-screen")
+        elif self._options.input:
             size = Size(self._options.codec.width, self._options.codec.height)
             pictures = await asyncio.to_thread(load_clip, self._options.input, size, self._fps)
-            self._clip = asyncio.create_task(self._play(pictures), name="page-clip")
+            self._clip = asyncio.create_task(self._play(play(pictures, self._fps, _FOREVER_S)), name="page-clip")
         if self._options.room != NEW_ROOM:
             await self.call.join(self._options.room)
 
@@ -208,9 +219,12 @@ class Agent:
         if self._clip is None:
             self.call.camera(captured)
 
-    async def _play(self, pictures: list[Any]) -> None:
-        async for captured in play(pictures, self._fps, _FOREVER_S):
-            self.call.camera(captured)
+    async def _play(self, pictures: AsyncIterator[Captured]) -> None:
+        try:
+            async for captured in pictures:
+                self.call.camera(captured)
+        except StreamGCError as error:  # no screen to grab
+            self.call.trouble(str(error))
 
 
 @asynccontextmanager
@@ -265,6 +279,7 @@ def _check(options: CallOptions) -> None:
         "--statistics": options.statistics,
         "--metrics-port": options.metrics_port,
         "--camera": options.camera,
+        "--virtual-camera": options.virtual_camera,
         "--receive-only": options.receive_only,
     }
     wrong = [name for name, value in asked.items() if value]

@@ -67,6 +67,7 @@ class AgentCallOptions:
     ice_servers: tuple[RTCIceServer, ...] = ()
     impairment: Impairment | None = None
     source: str = "camera"
+    sgc: bool = True  # False for a screen
 
 
 class AgentCall:
@@ -196,6 +197,7 @@ class AgentCall:
             fps=options.codec.fps,
             ice_servers=options.ice_servers,
             impairment=options.impairment,
+            sgc=options.sgc,
         )
         hooks = Hooks(
             self._on_shown, self._on_sent, self._on_event, self._on_statistics, self._on_connection, self._on_code

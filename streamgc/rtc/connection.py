@@ -65,6 +65,7 @@ class ConnectionOptions:
     fps: float = 15.0
     ice_servers: tuple[RTCIceServer, ...] = ()
     impairment: Impairment | None = None  # of what this side sends
+    sgc: bool = True  # False: a conventional codec from the start, for what SGC is not made for
     fallback: bool = True  # VP8 or H.264 with a peer that has no SGC or another model
     sound: bool = False  # offer and accept sound
     sound_kbps: float = 16.0  # ceiling for Opus
@@ -137,7 +138,7 @@ class Connection:
 
     async def offer(self) -> str:
         """The session description to send to the peer."""
-        self._add_transceiver(own=True)
+        self._add_transceiver(self.options.sgc)
         if self.sound is not None:
             self._add_sound(self.sound)
         await self.pc.setLocalDescription(await self.pc.createOffer())
@@ -151,10 +152,10 @@ class Connection:
         codec.
         """
         theirs = read_parameters(text)
-        own = theirs == self._parameters
-        if not own:
+        same = theirs == self._parameters
+        if not same:
             self._explain(theirs)
-        self._add_transceiver(own)
+        self._add_transceiver(same and self.options.sgc)
         if self.sound is not None and has_sound(text):
             self._add_sound(self.sound)
         await self._set_remote(text, "offer")
