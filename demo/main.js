@@ -2,7 +2,7 @@
 
 import { AgentLink } from "./agent.js";
 import { Chart, Sparkline } from "./chart.js";
-import { Leg, openCamera } from "./media.js";
+import { Leg, openDevices } from "./media.js";
 import { AGENT_GONE, REPLACED, cameraTrouble, describe, describeCode } from "./states.js";
 
 const $ = (id) => document.getElementById(id);
@@ -55,12 +55,17 @@ function choose(group, matches) {
 }
 
 function renderSettings() {
-  const { background, preserve, camera, view, mark, kbps } = settings;
+  const { background, preserve, camera, microphone, view, mark, kbps } = settings;
   choose("backgrounds", (data) => data.mode === background);
   choose("people", ({ policy }) => policy === preserve || (policy === "id" && !["all", "main"].includes(preserve)));
   choose("views", (data) => data.view === view);
   $("camera").setAttribute("aria-pressed", camera);
   $("camera").textContent = camera ? "Camera on" : "Camera off";
+  const tracks = stream?.getAudioTracks() ?? [];
+  for (const track of tracks) track.enabled = microphone;
+  $("microphone").disabled = !tracks.length;
+  $("microphone").setAttribute("aria-pressed", microphone);
+  $("microphone").textContent = !tracks.length ? "No microphone" : microphone ? "Microphone on" : "Muted";
   document.body.classList.toggle("camera-off", !camera);
   for (const track of stream?.getVideoTracks() ?? []) track.enabled = camera;
   $("own-frame").hidden = view === "off";
@@ -116,22 +121,21 @@ function toast(text) {
 
 async function askCamera() {
   trouble = null;
-  if (about.source === "camera") {
-    try {
-      stream = await openCamera(about.fps);
-      stream.getVideoTracks()[0].onended = () => {
-        stream = null;
-        trouble = cameraTrouble({ name: "NotFoundError" });
-        toast("The camera has gone");
-        render();
-      };
-    } catch (error) {
-      stream = null;
-      trouble = cameraTrouble(error);
-    }
+  const wantsCamera = about.source === "camera";
+  const opened = await openDevices(about.fps, wantsCamera);
+  stream = opened.stream;
+  if (opened.error) trouble = cameraTrouble(opened.error);
+  const camera = stream?.getVideoTracks()[0];
+  if (camera) {
+    camera.onended = () => {
+      trouble = cameraTrouble({ name: "NotFoundError" });
+      $("local-frame").hidden = true;
+      toast("The camera has gone");
+      render();
+    };
   }
   $("local").srcObject = stream;
-  $("local-frame").hidden = !stream;
+  $("local-frame").hidden = !camera;
   if (settings) renderSettings();
   render();
   await openLeg();
@@ -139,7 +143,8 @@ async function askCamera() {
 
 async function openLeg() {
   try {
-    await leg.open(stream, $("remote"), $("own"), retryLeg);
+    await leg.open(stream, $("remote"), $("own"), $("sound"), retryLeg);
+    $("sound").play().catch(() => addEventListener("pointerdown", () => $("sound").play(), { once: true }));
     legTries = 0;
   } catch (error) {
     toast(`No pictures from the agent: ${error.message}`);
@@ -203,6 +208,12 @@ $("join").onsubmit = (event) => {
 };
 $("hangup").onclick = () => link.send("hangup");
 $("camera").onclick = () => link.send("camera", { on: !settings.camera });
+$("microphone").onclick = () => link.send("microphone", { on: !settings.microphone });
+$("speaker").onclick = () => {
+  const on = ($("sound").muted = !$("sound").muted) === false;
+  $("speaker").setAttribute("aria-pressed", on);
+  $("speaker").textContent = on ? "Sound on" : "Sound off";
+};
 $("mark").onchange = () => link.send("mark", { on: $("mark").checked });
 $("quality").onchange = () => link.send("quality", { kbps: Number($("quality").value) });
 $("retry-camera").onclick = askCamera;
@@ -256,7 +267,7 @@ function choosePeople(policy) {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || /INPUT|SELECT/.test(event.target.tagName)) return;
-  const press = { c: "camera", h: "hangup" }[event.key.toLowerCase()];
+  const press = { c: "camera", h: "hangup", m: "microphone", s: "speaker" }[event.key.toLowerCase()];
   if (press && !$(press).disabled) $(press).click();
 });
 

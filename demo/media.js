@@ -1,21 +1,36 @@
-// The camera, and the WebRTC leg to the agent: one stream up (the camera), two down (the far side, what is sent of me).
+// Camera and microphone, and the WebRTC leg to the agent: camera and sound up, two pictures (the far side, what is sent of
+// me) and the far side's sound down.
 
-export async function openCamera(fps) {
-  if (!navigator.mediaDevices?.getUserMedia) throw Object.assign(new Error(), { name: "NotFoundError" });
-  return navigator.mediaDevices.getUserMedia({
-    video: { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: Math.max(15, fps), max: 30 } },
-    audio: false,
-  });
+const SOUND = { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 };
+
+// The stream of whatever there is, and the error of the camera when that is missing: { stream, error }.
+export async function openDevices(fps, wantsCamera) {
+  const devices = navigator.mediaDevices;
+  const missing = Object.assign(new Error(), { name: "NotFoundError" });
+  if (!devices?.getUserMedia) return { stream: null, error: missing };
+  const video = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: Math.max(15, fps), max: 30 } };
+  const attempts = wantsCamera ? [{ video, audio: SOUND }, { video }, { audio: SOUND }] : [{ audio: SOUND }];
+  let error = null;
+  for (const wanted of attempts) {
+    try {
+      const stream = await devices.getUserMedia(wanted);
+      return { stream, error: wanted.video || !wantsCamera ? null : error };
+    } catch (problem) {
+      if (wanted.video) error = problem; // in the end what is wrong with the camera alone
+    }
+  }
+  return { stream: null, error: wantsCamera ? error : null };
 }
 
 export class Leg {
   #pc = null;
 
   // onLost() is called when the leg breaks and a new one is needed.
-  async open(camera, remote, own, onLost) {
+  async open(devices, remote, own, sound, onLost) {
     this.close();
     const pc = (this.#pc = new RTCPeerConnection({ iceServers: [] }));
-    const track = camera?.getVideoTracks()[0];
+    const track = devices?.getVideoTracks()[0];
+    const microphone = devices?.getAudioTracks()[0];
     const up = pc.addTransceiver(track ?? "video", { direction: "sendonly" });
     const down = [remote, own].map((video) => {
       const transceiver = pc.addTransceiver("video", { direction: "recvonly" });
@@ -24,6 +39,9 @@ export class Leg {
       video.srcObject = new MediaStream([receiver.track]);
       return transceiver;
     });
+    const talk = pc.addTransceiver(microphone ?? "audio", { direction: microphone ? "sendrecv" : "recvonly" });
+    if ("jitterBufferTarget" in talk.receiver) talk.receiver.jitterBufferTarget = 0;
+    sound.srcObject = new MediaStream([talk.receiver.track]);
     pc.onconnectionstatechange = () => {
       if (pc === this.#pc && pc.connectionState === "failed") onLost();
     };

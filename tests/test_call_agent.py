@@ -3,6 +3,7 @@
 import asyncio
 import fractions
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -207,14 +208,34 @@ class Colours(MediaStreamTrack):
         return frame
 
 
-class Tab:
-    """What the page does, without a browser."""
+class Tone(MediaStreamTrack):
+    """A microphone that hears one frequency."""
 
-    def __init__(self, url: str, colour: int) -> None:
+    kind = "audio"
+
+    def __init__(self, hertz: float) -> None:
+        super().__init__()
+        self._hertz, self._count, self._start = hertz, 0, time.monotonic()
+
+    async def recv(self) -> av.AudioFrame:
+        await asyncio.sleep(max(0.0, self._start + self._count / 48_000 - time.monotonic()))
+        places = np.arange(self._count, self._count + 960)
+        samples = (8000 * np.sin(2 * np.pi * self._hertz * places / 48_000)).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 48_000, self._count, fractions.Fraction(1, 48_000)
+        self._count += 960
+        return frame
+
+
+class Tab:
+    """What the page does, without a browser; with `hertz` it has a microphone that hears a tone."""
+
+    def __init__(self, url: str, colour: int, hertz: float = 0.0) -> None:
         self._url, self._headers = url, {"Origin": origin(url)}
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.pc.addTransceiver(Colours(colour), "sendonly")
         self._screens = [self.pc.addTransceiver("video", "recvonly") for _ in range(2)]
+        self._talk = self.pc.addTransceiver(Tone(hertz), "sendrecv") if hertz else None
 
     async def __aenter__(self) -> "Tab":
         self._session = aiohttp.ClientSession(headers=self._headers)
@@ -251,6 +272,51 @@ class Tab:
                 frame = await track.recv()
                 if abs(float(frame.to_ndarray(format="rgb24").mean()) - colour) < 8:
                     return
+
+    async def hears(self) -> float:
+        """The loudest frequency of the next half second of sound that is not silence."""
+        assert self._talk is not None
+        track: Any = self._talk.receiver.track
+        heard = np.zeros(0)
+        async with asyncio.timeout(40):
+            while len(heard) < 24_000:
+                samples = (await track.recv()).to_ndarray().reshape(-1, 2)[:, 0].astype(float)
+                loud = len(samples) and np.abs(samples).max() > 500
+                heard = np.concatenate([heard, samples]) if loud else np.zeros(0)
+        spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard))))
+        return float(spectrum.argmax()) * 48_000 / len(heard)
+
+    async def hears_nothing(self) -> None:
+        """Wait for half a second of silence."""
+        assert self._talk is not None
+        track: Any = self._talk.receiver.track
+        quiet = 0
+        async with asyncio.timeout(40):
+            while quiet < 25:
+                samples = (await track.recv()).to_ndarray()
+                quiet = quiet + 1 if np.abs(samples.astype(int)).max() < 100 else 0
+
+
+async def test_two_tabs_hear_each_other_and_mute() -> None:
+    async with (
+        local_server(SignalingOptions(port=0)) as server,
+        agent(server) as (alice_url, _),
+        agent(server) as (bob_url, _),
+        Tab(alice_url, 60, 440.0) as alice,
+        Tab(bob_url, 200, 1000.0) as bob,
+    ):
+        await alice.send("create")
+        waiting = await alice.until("situation", phase="waiting")
+        await bob.send("join", room=waiting["link"])
+        await bob.until("situation", phase="connected")
+        assert await alice.hears() == pytest.approx(1000, abs=15)
+        assert await bob.hears() == pytest.approx(440, abs=15)
+        assert len((await bob.until("authentication"))["code"]) == 7  # sound goes over the same transport
+        await alice.send("microphone", on=False)
+        await alice.until("settings", microphone=False)
+        await bob.hears_nothing()
+        await alice.send("microphone", on=True)
+        assert await bob.hears() == pytest.approx(440, abs=15)
 
 
 async def test_two_tabs_talk_through_their_agents() -> None:

@@ -41,7 +41,7 @@ _HEADERS = {
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(self), microphone=()",
+    "Permissions-Policy": "camera=(self), microphone=(self)",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
@@ -144,14 +144,14 @@ class Agent:
 
     async def _offer(self, request: web.Request) -> web.Response:
         """The tab's session description in, ours out; a later tab takes the place of an earlier one."""
-        leg = BrowserLeg(self._fps, self._on_camera)
+        leg = BrowserLeg(self._fps, self._on_camera, self.call.sound)
         try:
             answer = await leg.answer(said.parse_offer(await request.read()).sdp)
         except StreamGCError as error:
             await leg.close()
             raise web.HTTPBadRequest(text=str(error)) from error
         old, self._leg = self._leg, leg
-        self.call.attach(leg.remote, leg.own)
+        self.call.attach(leg.remote, leg.own, leg.loudspeaker)
         if old is not None:
             await old.close()
         body = msgspec.json.encode(said.AgentAnswer(answer))
@@ -204,6 +204,8 @@ class Agent:
                 call.pick(x, y)
             case said.SetCamera(on=on):
                 call.set_camera(on)
+            case said.SetMicrophone(on=on):
+                call.set_microphone(on)
             case said.SetView(view=view):
                 call.set_view(view)
             case said.SetMark(on=on):

@@ -25,7 +25,8 @@ from streamgc.call.agent_messages import (
     View,
 )
 from streamgc.call.agent_mirror import Mirror
-from streamgc.call.agent_rival import RivalMeter
+from streamgc.call.agent_rival import HEADER_BYTES, RivalMeter
+from streamgc.call.agent_sound import Loudspeaker
 from streamgc.call.codec import CodecOptions
 from streamgc.call.messages import Refusal
 from streamgc.call.rendezvous import GONE, make_room, server_url
@@ -34,8 +35,10 @@ from streamgc.call.sources import Size
 from streamgc.errors import PeerUnreachable, SignallingError, StreamGCError
 from streamgc.rtc.connection import Connection, ConnectionOptions
 from streamgc.rtc.impairment import Impairment
+from streamgc.rtc.opus import Samples
 from streamgc.rtc.pictures import Captured, Encoded, Picture
 from streamgc.rtc.snapshot import Snapshots
+from streamgc.rtc.sound import Sound
 from streamgc.rtc.statistics import Statistics
 
 CAMERA_OFF_FPS = 4.0
@@ -80,8 +83,9 @@ class AgentCall:
         self._options, self._codec, self._tell = options, codec, tell
         self.remote: Screen | None = None
         self.own: Screen | None = None
+        self._loudspeaker: Loudspeaker | None = None
         self.situation = Situation(Phase.IDLE)
-        self.settings = Settings(codec.background, codec.preserve, True, "off", False, options.codec.kbps)
+        self.settings = Settings(codec.background, codec.preserve, True, True, "off", False, options.codec.kbps)
         self._session: Session | None = None
         self._task: asyncio.Task[None] | None = None
         self._mirror = Mirror(codec, self._on_mirror)
@@ -106,9 +110,9 @@ class AgentCall:
         )
         return [about, self.settings, self.situation, Authentication(self._code)]
 
-    def attach(self, remote: Screen | None, own: Screen | None) -> None:
-        """Show pictures on these screens from now on."""
-        self.remote, self.own = remote, own
+    def attach(self, remote: Screen | None, own: Screen | None, loudspeaker: Loudspeaker | None = None) -> None:
+        """Show pictures and play sound on these from now on."""
+        self.remote, self.own, self._loudspeaker = remote, own, loudspeaker
         if remote is not None and self._last_remote is not None:
             remote.put(self._last_remote)
 
@@ -126,6 +130,12 @@ class AgentCall:
         if self.settings.camera:
             self._rival.see(captured.picture, now)
         session.put(captured)
+
+    def sound(self, sound: Sound) -> None:
+        """Sound of the microphone."""
+        session = self._session
+        if session is not None and session.connected.is_set():
+            session.put_sound(sound)
 
     async def create(self) -> None:
         """Make a room and wait in it."""
@@ -167,6 +177,12 @@ class AgentCall:
         """Camera on or off."""
         self._change(replace_settings(self.settings, camera=on))
 
+    def set_microphone(self, on: bool) -> None:
+        """Microphone on or off, also for later calls."""
+        if self._session is not None:
+            self._session.mute(not on)
+        self._change(replace_settings(self.settings, microphone=on))
+
     def set_view(self, view: View) -> None:
         """What the second picture shows."""
         self._mirror.looking = view == "theirs"
@@ -198,12 +214,20 @@ class AgentCall:
             ice_servers=options.ice_servers,
             impairment=options.impairment,
             sgc=options.sgc,
+            sound=True,
         )
         hooks = Hooks(
-            self._on_shown, self._on_sent, self._on_event, self._on_statistics, self._on_connection, self._on_code
+            self._on_shown,
+            self._on_sent,
+            self._on_event,
+            self._on_statistics,
+            self._on_connection,
+            self._on_code,
+            self._on_heard,
         )
         self._server = server
         self._session = Session(SessionOptions(server, room, connection, options.ticket), self._codec, hooks)
+        self._session.mute(not self.settings.microphone)
         self._last_remote = None
         self._set(self._at(Phase.STARTING, room=room))
         self._task = asyncio.create_task(self._run(self._session), name="page-call")
@@ -263,6 +287,10 @@ class AgentCall:
         if self.remote is not None:
             self.remote.put(picture)
 
+    def _on_heard(self, samples: Samples, at_ns: int) -> None:
+        if self._loudspeaker is not None:
+            self._loudspeaker.put(samples)
+
     def _on_sent(self, number: int, captured: Captured, encoded: Encoded) -> None:
         self._mirror.take(encoded.message, time.monotonic_ns())
         if self.settings.view == "kept" and self.own is not None and encoded.kept is not None:
@@ -296,8 +324,14 @@ def parse_link(text: str, server: str) -> tuple[str, str]:
 
 
 def figures(statistics: Statistics, vp8_kbps: float | None, fps: float) -> Figures:
-    """What the page shows of a second; `vp8_kbps` is for `fps` pictures a second and is scaled to those really sent."""
+    """What the page shows of a second; `vp8_kbps` is for `fps` pictures a second and is scaled to those really sent.
+
+    The sound that goes with our pictures is added to it: VP8 would need that too.
+    """
     sent, received = statistics.sent, statistics.received
+    sound_kbps = sent.sound_kbps
+    if sent.sound_packet_ms and sound_kbps:
+        sound_kbps += HEADER_BYTES * 8 / sent.sound_packet_ms
     own_ms = sum(times["p50"] for times in statistics.stages.values())
     rtt = statistics.rtt_ms
     return Figures(
@@ -312,5 +346,6 @@ def figures(statistics: Statistics, vp8_kbps: float | None, fps: float) -> Figur
         loss=max(received.loss, sent.loss_reported),
         codec=statistics.codec,
         note=statistics.note,
-        vp8_kbps=None if vp8_kbps is None else round(vp8_kbps * min(1.0, sent.fps / fps), 1),
+        vp8_kbps=None if vp8_kbps is None else round(vp8_kbps * min(1.0, sent.fps / fps) + sound_kbps, 1),
+        sound_kbps=sent.sound_kbps,
     )

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import fractions
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import av
@@ -18,8 +18,10 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSes
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.mediastreams import MediaStreamError
 
+from streamgc.call.agent_sound import Loudspeaker, pump_microphone, without_waiting
 from streamgc.errors import CallError
 from streamgc.rtc.pictures import Captured, NewestSlot, Picture
+from streamgc.rtc.sound import Sound
 
 LEG_BPS = 4_000_000
 """What the browser is told it may send on the local leg."""
@@ -107,18 +109,22 @@ class Screen(MediaStreamTrack):
 
 
 class BrowserLeg:
-    """One tab's connection. `on_camera(captured)` is called on the event loop, at most `fps` times a second."""
+    """One tab's connection. `on_camera(captured)` is called on the event loop, at most `fps` times a second;
+    `on_sound(sound)` with every packet of the microphone."""
 
-    def __init__(self, fps: float, on_camera: Callable[[Captured], None]) -> None:
-        self._fps, self._on_camera = fps, on_camera
+    def __init__(
+        self, fps: float, on_camera: Callable[[Captured], None], on_sound: Callable[[Sound], None] = lambda sound: None
+    ) -> None:
+        self._fps, self._on_camera, self._on_sound = fps, on_camera, on_sound
         self.remote, self.own = Screen(), Screen()
+        self.loudspeaker = Loudspeaker()
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self._pumps: set[asyncio.Task[None]] = set()
         self._count = 0
 
     async def answer(self, sdp: str) -> str:
-        """Take the tab's offer of three video streams – camera, far side, own – and return the answer. Raises
-        `CallError`."""
+        """Take the tab's offer of three video streams – camera, far side, own – and, if it has sound, one for both
+        directions of it; return the answer. Raises `CallError`."""
         try:
             await self.pc.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
         except Exception as error:  # aiortc's parser raises whatever it stumbles over
@@ -126,6 +132,9 @@ class BrowserLeg:
         streams = [one for one in self.pc.getTransceivers() if one.kind == "video"]
         if len(streams) != 3:
             raise CallError("a tab offers its camera and takes two pictures")
+        sounds: list[Any] = [one for one in self.pc.getTransceivers() if one.kind == "audio"]
+        if len(sounds) > 1:
+            raise CallError("a tab has one stream of sound")
         camera: Any = streams[0]
         camera.receiver._RTCRtpReceiver__jitter_buffer = MarkerJitterBuffer()
         camera.receiver._RTCRtpReceiver__remote_bitrate_estimator = FixedRate()
@@ -133,11 +142,18 @@ class BrowserLeg:
         for stream, screen in zip(streams[1:], (self.remote, self.own), strict=True):
             stream.sender.replaceTrack(screen)
             stream.direction = "sendonly"
+        for sound in sounds:
+            without_waiting(sound.receiver)
+            sound.sender.replaceTrack(self.loudspeaker)
+            sound.direction = "sendrecv"
         try:
             await self.pc.setLocalDescription(await self.pc.createAnswer())
         except Exception as error:
-            raise CallError("the tab has no video codec in common with the agent") from error
-        self._start(camera.receiver.track)
+            raise CallError("the tab has no codec in common with the agent") from error
+        self._start(self._pump(camera.receiver.track))
+        for sound in sounds:
+            if sound.receiver.track is not None:
+                self._start(pump_microphone(sound.receiver.track, self._on_sound))
         answer: str = self.pc.localDescription.sdp
         return answer
 
@@ -147,13 +163,14 @@ class BrowserLeg:
             pump.cancel()
         self.remote.stop()
         self.own.stop()
+        self.loudspeaker.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1.0):
                 await self.pc.close()
         await asyncio.gather(*self._pumps, return_exceptions=True)
 
-    def _start(self, track: Any) -> None:
-        pump = asyncio.create_task(self._pump(track), name="tab-camera")
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        pump = asyncio.create_task(work, name="tab")
         self._pumps.add(pump)
         pump.add_done_callback(self._pumps.discard)
 

@@ -70,6 +70,12 @@ class SetCamera(msgspec.Struct, tag="camera", frozen=True, forbid_unknown_fields
     on: bool
 
 
+class SetMicrophone(msgspec.Struct, tag="microphone", frozen=True, forbid_unknown_fields=True):
+    """Microphone on or off; off, no sound is sent."""
+
+    on: bool
+
+
 class SetView(msgspec.Struct, tag="view", frozen=True, forbid_unknown_fields=True):
     """What the second picture shows: nothing, what is kept of me, or what the other side sees of me."""
 
@@ -88,7 +94,19 @@ class SetQuality(msgspec.Struct, tag="quality", frozen=True, forbid_unknown_fiel
     kbps: Annotated[float, msgspec.Meta(ge=1, le=64)]
 
 
-FromPage = Create | JoinRoom | HangUp | SetBackground | SetPreserve | Pick | SetCamera | SetView | SetMark | SetQuality
+FromPage = (
+    Create
+    | JoinRoom
+    | HangUp
+    | SetBackground
+    | SetPreserve
+    | Pick
+    | SetCamera
+    | SetMicrophone
+    | SetView
+    | SetMark
+    | SetQuality
+)
 
 
 class Hello(msgspec.Struct, tag="hello", frozen=True):
@@ -109,6 +127,7 @@ class Settings(msgspec.Struct, tag="settings", frozen=True):
     background: str
     preserve: str
     camera: bool
+    microphone: bool
     view: View
     mark: bool
     kbps: float
@@ -139,7 +158,8 @@ class Figures(msgspec.Struct, tag="figures", frozen=True):
     loss: float  # 0..1, the worse direction
     codec: str
     note: str
-    vp8_kbps: float | None  # see agent_rival.py
+    vp8_kbps: float | None  # the same pictures (agent_rival.py) and the same sound
+    sound_kbps: float  # sent, Opus alone; 0 while there is none
 
 
 class Authentication(msgspec.Struct, tag="authentication", frozen=True):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
+import numpy as np
 
 from streamgc.call.devices import open_device
 from streamgc.errors import InputError
@@ -149,7 +150,7 @@ class Camera:
 def _whole(frame: av.VideoFrame) -> Picture:
     width = min(WHOLE_WIDTH, frame.width) // 2 * 2
     height = round(frame.height * width / frame.width) // 2 * 2
-    return frame.reformat(width, height, format="rgb24", interpolation="AREA").to_ndarray()
+    return np.asarray(frame.reformat(width, height, format="rgb24", interpolation="AREA").to_ndarray(), np.uint8)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, function: Callable[[Captured | None], None], item: Captured | None) -> None:

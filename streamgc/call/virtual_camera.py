@@ -33,7 +33,7 @@ class VirtualCamera:
         """RGB uint8 (H, W, 3) of any size."""
         if picture.shape[:2] != (self._height, self._width):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            picture = frame.reformat(self._width, self._height).to_ndarray()
+            picture = np.asarray(frame.reformat(self._width, self._height).to_ndarray(), np.uint8)
         self._camera.send(np.ascontiguousarray(picture))
 
     def close(self) -> None:

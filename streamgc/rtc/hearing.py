@@ -198,13 +198,17 @@ class IncomingSound:
     def _decode_next(self) -> Samples:
         """The next stretch of sound: the packet that is due, or what stands in for it."""
         assert self._due is not None
-        data = self._held.pop(self._due, None)
-        samples: Samples | None = None
+        stamp = max((held for held in self._held if held <= self._due), default=self._due)
+        for old in [held for held in self._held if held < stamp]:
+            del self._held[old]
+        data = self._held.pop(stamp, None)
+        samples = np.zeros(0, np.int16)
         if data is not None:
             with contextlib.suppress(BitstreamError):
                 samples = self._decoder.decode(data)
                 self._last_size, self._concealing = len(samples), 0
-        if samples is None:
+                samples = samples[self._due - stamp :]  # a stamp that lies inside what was heard before
+        if not len(samples):
             samples = self._stand_in(self._due)
         self._due += len(samples)
         return samples
