@@ -12,6 +12,8 @@ export async function openDevices(fps, wantsCamera) {
   const attempts = wantsCamera ? [{ video, audio: SOUND }, { video }, { audio: SOUND }] : [{ audio: SOUND }];
   let error = null;
   for (const wanted of attempts) {
+    // whoever has just said no is not asked again for the microphone alone
+    if (error?.name === "NotAllowedError" && !wanted.video && !(await microphoneGranted())) break;
     try {
       const stream = await devices.getUserMedia(wanted);
       return { stream, error: wanted.video || !wantsCamera ? null : error };
@@ -20,6 +22,14 @@ export async function openDevices(fps, wantsCamera) {
     }
   }
   return { stream: null, error: wantsCamera ? error : null };
+}
+
+async function microphoneGranted() {
+  try {
+    return (await navigator.permissions.query({ name: "microphone" })).state === "granted";
+  } catch {
+    return false; // a browser that does not know the name
+  }
 }
 
 export class Leg {

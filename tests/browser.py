@@ -82,7 +82,8 @@ def browser(folder: Path, camera: Path | None, allowed: bool = True) -> Iterator
     if allowed:
         options.add_argument("--use-fake-ui-for-media-stream")
     else:
-        media = {"profile.default_content_setting_values.media_stream_camera": 2}
+        settings = "profile.default_content_setting_values.media_stream"
+        media = {f"{settings}_camera": 2, f"{settings}_mic": 2}
         options.add_experimental_option("prefs", media)
     if camera is not None:
         options.add_argument("--use-fake-device-for-media-stream")

@@ -147,6 +147,7 @@ async def test_two_windows_call_each_other(tmp_path: Path) -> None:
             await check_mark(bob, agents[1][1])
             await check_background(alice, agents[0][1])
             await check_camera_off(alice, bob)
+            await check_mute(alice, bob, agents[0][1])
             await check_reload(alice, bob)
             await alice.do(click, "#hangup")
             await bob.until(lambda d: phase(d) == "left", "that Alice has left")
@@ -243,6 +244,37 @@ async def check_camera_off(alice: Window, bob: Window) -> None:
     await alice.do(click, "#camera")
     await alice.until(lambda d: text(d, "camera") == "Camera on", "camera on")
     await changes(bob, "remote", 6)
+
+
+_LISTEN = """
+const sound = document.getElementById("sound"), context = new AudioContext();
+const analyser = context.createAnalyser();
+context.createMediaStreamSource(sound.srcObject).connect(analyser);
+window.loudness = () => {
+  const values = new Float32Array(analyser.fftSize);
+  analyser.getFloatTimeDomainData(values);
+  return Math.max(...values.map(Math.abs));
+};
+window.loudest = 0;
+setInterval(() => (window.loudest = Math.max(window.loudest, window.loudness())), 20);
+return context.resume().then(() => true);
+"""
+
+
+async def check_mute(alice: Window, bob: Window, agent: Agent) -> None:
+    """Bob hears Alice's microphone, which beeps every second, and hears nothing while she is muted."""
+    await bob.do(lambda d: d.execute_script(_LISTEN))
+    await bob.until(lambda d: d.execute_script("return window.loudest") > 0.02, "Alice's microphone")
+    await alice.do(click, "#microphone")
+    await alice.until(lambda d: text(d, "microphone") == "Muted", "that she is muted")
+    assert not agent.call.settings.microphone
+    await asyncio.sleep(2)  # what is on its way
+    await bob.do(lambda d: d.execute_script("window.loudest = 0"))
+    await asyncio.sleep(4)
+    assert await bob.do(lambda d: d.execute_script("return window.loudest")) < 0.005
+    await alice.shot("muted")
+    await alice.do(click, "#microphone")
+    await bob.until(lambda d: d.execute_script("return window.loudest") > 0.02, "Alice's microphone again")
 
 
 async def check_reload(alice: Window, bob: Window) -> None:

@@ -33,18 +33,18 @@ class Loudspeaker(MediaStreamTrack):
 
     def __init__(self) -> None:
         super().__init__()
-        self._waiting: asyncio.Queue[Samples | None] = asyncio.Queue()
+        self._to_play: asyncio.Queue[Samples | None] = asyncio.Queue()
         self._position = 0
 
     def put(self, samples: Samples) -> None:
         """Play these next: mono int16, 48 kHz."""
-        if self._waiting.qsize() >= WAITING_MAX:
-            self._waiting.get_nowait()
-        self._waiting.put_nowait(samples)
+        if self._to_play.qsize() >= WAITING_MAX:
+            self._to_play.get_nowait()
+        self._to_play.put_nowait(samples)
 
     async def recv(self) -> av.AudioFrame:
         """For aiortc."""
-        samples = await self._waiting.get() if self.readyState == "live" else None
+        samples = await self._to_play.get() if self.readyState == "live" else None
         if samples is None:
             raise MediaStreamError
         frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
@@ -55,7 +55,7 @@ class Loudspeaker(MediaStreamTrack):
     def stop(self) -> None:
         """End the track."""
         super().stop()
-        self._waiting.put_nowait(None)
+        self._to_play.put_nowait(None)
 
 
 def without_waiting(receiver: Any) -> None:
@@ -84,4 +84,4 @@ def mono(frame: av.AudioFrame) -> Samples:
     """The mean of the channels of interleaved int16, as aiortc decodes Opus."""
     channels = len(frame.layout.channels)
     samples = frame.to_ndarray().reshape(-1, channels).astype(np.int32)
-    return (samples.sum(1) // channels).astype(np.int16)
+    return np.asarray(samples.sum(1) // channels, np.int16)
