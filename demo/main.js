@@ -3,7 +3,7 @@
 import { AgentLink } from "./agent.js";
 import { Chart, Sparkline } from "./chart.js";
 import { Leg, openDevices } from "./media.js";
-import { AGENT_GONE, REPLACED, cameraTrouble, describe, describeCode } from "./states.js";
+import { AGENT_GONE, LINK_FULL, REPLACED, cameraTrouble, describe, describeCode } from "./states.js";
 
 const $ = (id) => document.getElementById(id);
 const link = new AgentLink();
@@ -18,6 +18,7 @@ let about = null;
 let code = "";
 let stream = null;
 let trouble = null; // [title, text] when there is no camera
+let crowded = false;
 let toastTimer = 0;
 let legTries = 0;
 
@@ -32,8 +33,9 @@ function render(state = describe(situation, trouble)) {
   $("invite").hidden = !state.invite;
   $("again").hidden = !state.again;
   $("rejoin").hidden = !situation.room;
-  $("badge").hidden = !state.badge;
-  $("badge").textContent = state.badge;
+  const badge = state.badge || (situation.phase === "connected" && crowded ? LINK_FULL : "");
+  $("badge").hidden = !badge;
+  $("badge").textContent = badge;
   $("hangup").disabled = !state.inCall;
   const together = ["connected", "silent"].includes(situation.phase);
   $("code").hidden = !together || Boolean(state.cover);
@@ -101,6 +103,10 @@ function renderFigures(figures) {
   $("received").textContent = `${figures.kbps_received.toFixed(1)} kbps`;
   $("note").hidden = !figures.note;
   $("note").textContent = figures.note;
+  if (figures.crowded !== crowded) {
+    crowded = figures.crowded;
+    render();
+  }
   chart.add(figures);
   sparks.fps.add(figures.fps_shown);
   sparks.latency.add(figures.latency_ms);

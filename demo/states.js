@@ -31,6 +31,8 @@ export function describeCode(code) {
 
 const BADGES = { silent: "Nothing comes from the other side", reconnecting: "Reconnecting…" };
 
+export const LINK_FULL = "The link is full: fewer pictures a second";
+
 const CAMERA = {
   NotAllowedError: ["The camera is not allowed", "Allow it for this page in the address bar, then ask again. You can join and watch without it."],
   NotFoundError: ["No camera found", "Plug one in and ask again. You can join and watch without it."],

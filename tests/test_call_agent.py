@@ -191,6 +191,22 @@ def test_vp8_is_compared_at_the_rate_that_is_sent() -> None:
     assert figures(second, 90.0, 15.0).latency_ms == 30.0
 
 
+def test_a_link_that_takes_fewer_pictures_is_called_full() -> None:
+    def crowded(target_fps: float) -> bool:
+        sent = Sent(target_fps=target_fps)
+        return figures(Statistics(1.0, "connected", "SGC", "", "", "", sent, Received(), 40.0, {}), None, 15.0).crowded
+
+    assert crowded(7.5)
+    assert not crowded(15.0)
+    assert not crowded(0.0)  # not known yet
+
+
+def test_the_sound_counts_for_both() -> None:
+    sent = Sent(kbps_onwire=20.0, fps=15.0, sound_kbps=8.0, sound_packet_ms=100)
+    second = Statistics(1.0, "connected", "SGC", "", "", "", sent, Received(), 40.0, {})
+    assert figures(second, 90.0, 15.0).vp8_kbps == 90.0 + 8.0 + 50 * 8 / 100
+
+
 class Colours(MediaStreamTrack):
     """A camera of one colour."""
 

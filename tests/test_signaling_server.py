@@ -156,6 +156,24 @@ async def test_secret_origin_and_address_limit() -> None:
             assert reply.status == 429
 
 
+async def test_the_page_of_a_link_may_use_its_server_and_no_other_page() -> None:
+    async with running(Settings(port=0, origins=("https://good.example",))) as url, aiohttp.ClientSession() as session:
+        async with session.post(f"{url}/rooms", headers={"Origin": url}) as reply:
+            room = (await reply.json())["room"]
+        for foreign in ("https://bad.example", "null", url + "0"):
+            async with session.post(f"{url}/rooms", headers={"Origin": foreign}) as reply:
+                assert reply.status == 403
+        async with session.get(f"{url}/{room}") as reply:
+            assert reply.headers["Content-Security-Policy"].startswith("default-src 'none'")
+            assert "guest.js" in await reply.text()
+        for path in ("guest/guest.js", "guest/guest.css"):
+            async with session.get(f"{url}/{path}") as reply:
+                assert reply.status == 200
+        for path in ("guest/..%2fserver.py", "guest/nothing.js", "short"):
+            async with session.get(f"{url}/{path}") as reply:
+                assert reply.status == 404
+
+
 async def test_metrics_count_by_kind(server: str) -> None:
     room = await ask_for_room(server)
     async with Rendezvous(server, room), aiohttp.ClientSession() as session:

@@ -42,6 +42,8 @@ from streamgc.rtc.sound import Sound
 from streamgc.rtc.statistics import Statistics
 
 CAMERA_OFF_FPS = 4.0
+CROWDED = 0.7
+"""Below this share of the pictures a second that are wanted, the page says that the link is full."""
 _DARK = 40
 _PHASES = {
     Event.WAITING: Phase.WAITING,
@@ -347,5 +349,6 @@ def figures(statistics: Statistics, vp8_kbps: float | None, fps: float) -> Figur
         codec=statistics.codec,
         note=statistics.note,
         vp8_kbps=None if vp8_kbps is None else round(vp8_kbps * min(1.0, sent.fps / fps) + sound_kbps, 1),
+        crowded=0 < sent.target_fps < CROWDED * fps,
         sound_kbps=sent.sound_kbps,
     )

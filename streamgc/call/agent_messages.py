@@ -159,6 +159,7 @@ class Figures(msgspec.Struct, tag="figures", frozen=True):
     codec: str
     note: str
     vp8_kbps: float | None  # the same pictures (agent_rival.py) and the same sound
+    crowded: bool  # the path takes so little that fewer pictures are sent
     sound_kbps: float  # sent, Opus alone; 0 while there is none
 
 
