@@ -1,4 +1,7 @@
-"""The page in a real browser: two windows, two agents, one call over SGC with the shipped model."""
+"""The page in a real browser: two windows, two agents, one call over SGC with the shipped model.
+
+All of them: `pytest -k browser -m ""`; without -m the call itself is left out, which takes minutes.
+"""
 
 import asyncio
 import re
@@ -232,6 +235,12 @@ async def check_background(alice: Window, agent: Agent) -> None:
     assert agent.call.settings.background == "private"
     await changes(alice, "own", 4)
     await alice.shot("private")
+    await alice.do(keys, "\ue015")  # arrow down, in a group of choices
+    await alice.until(lambda d: checked(d, "[data-mode=replace]"), "a background by the keyboard")
+
+
+def keys(driver: Any, text: str) -> None:
+    driver.switch_to.active_element.send_keys(text)
 
 
 async def check_camera_off(alice: Window, bob: Window) -> None:
@@ -241,7 +250,7 @@ async def check_camera_off(alice: Window, bob: Window) -> None:
     await alice.until(lambda d: text(d, "camera") == "Camera off", "camera off")
     await bob.until(lambda d: np.abs(pixels(d, "remote") - before).mean() > 12, "that Alice is gone")
     await alice.shot("camera-off")
-    await alice.do(click, "#camera")
+    await alice.do(lambda d: d.find_element("tag name", "body").send_keys("c"))
     await alice.until(lambda d: text(d, "camera") == "Camera on", "camera on")
     await changes(bob, "remote", 6)
 
@@ -285,7 +294,6 @@ async def check_reload(alice: Window, bob: Window) -> None:
     await changes(bob, "remote", 4)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("allowed", "title"), [(True, "No camera found"), (False, "The camera is not allowed")])
 async def test_without_a_camera_the_page_says_so_and_still_joins(tmp_path: Path, allowed: bool, title: str) -> None:
@@ -300,7 +308,6 @@ async def test_without_a_camera_the_page_says_so_and_still_joins(tmp_path: Path,
             await alice.until(lambda d: phase(d) == "waiting", "a room without a camera")
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_what_the_page_says_when_things_go_wrong(tmp_path: Path) -> None:
     chromium()

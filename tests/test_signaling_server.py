@@ -174,6 +174,22 @@ async def test_the_page_of_a_link_may_use_its_server_and_no_other_page() -> None
                 assert reply.status == 404
 
 
+async def test_nothing_is_logged_but_its_kind(server: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "streamgc.signaling")
+    room = await ask_for_room(server)
+    async with Rendezvous(server, room) as alice, Rendezvous(server, room) as bob:
+        await bob.send(Describe("offer", "v=0 a secret description"))
+        await alice.receive()
+        with pytest.raises(SignallingError):
+            async with Rendezvous(server, room):
+                pass
+        async with aiohttp.ClientSession() as session, session.ws_connect(f"{server}/ws") as socket:
+            await socket.send_str("nonsense about somebody")
+            await socket.receive()
+    said = [(record.getMessage(), getattr(record, "kind", "")) for record in caplog.records]
+    assert set(said) == {("refused", "room-full"), ("refused", "malformed")}
+
+
 async def test_metrics_count_by_kind(server: str) -> None:
     room = await ask_for_room(server)
     async with Rendezvous(server, room), aiohttp.ClientSession() as session:
