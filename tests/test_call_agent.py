@@ -18,12 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamgc.call.agent import Agent, serving
-from streamgc.call.agent_call import figures, parse_link
+from streamgc.call.agent_call import figures
 from streamgc.call.agent_codec import stripe
 from streamgc.call.agent_leg import FixedRate, MarkerJitterBuffer
 from streamgc.call.agent_messages import parse_from_page
 from streamgc.call.agent_rival import vp8_kbps
 from streamgc.call.codec import CodecOptions
+from streamgc.call.rendezvous import parse_link
 from streamgc.call.run import CallOptions
 from streamgc.call.serve import SignalingOptions, local_server
 from streamgc.call.sources import Size

@@ -53,6 +53,15 @@ def test_a_nonce_that_was_not_committed_to_is_refused() -> None:
     assert not answerer.take_revealed(offerer.revealed)  # a second time
 
 
+def test_a_second_nonce_after_ours_is_known_changes_nothing() -> None:
+    offerer = Handshake(offers=True)
+    offerer.take_proof(Handshake(offers=False).proof)
+    certificates = Fingerprints(b"a" * 32, b"m" * 32)
+    before = offerer.code(certificates)
+    offerer.take_proof(Handshake(offers=False).proof)
+    assert offerer.code(certificates) == before
+
+
 def test_the_offer_gives_nothing_of_the_nonce_away() -> None:
     handshake = Handshake(offers=True)
     assert handshake.proof != handshake.revealed

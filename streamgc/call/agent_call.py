@@ -29,7 +29,7 @@ from streamgc.call.agent_rival import HEADER_BYTES, RivalMeter
 from streamgc.call.agent_sound import Loudspeaker
 from streamgc.call.codec import CodecOptions
 from streamgc.call.messages import Refusal
-from streamgc.call.rendezvous import GONE, make_room, server_url
+from streamgc.call.rendezvous import GONE, make_room, parse_link, server_url
 from streamgc.call.session import Event, Hooks, Session, SessionOptions
 from streamgc.call.sources import Size
 from streamgc.errors import PeerUnreachable, SignallingError, StreamGCError
@@ -314,15 +314,6 @@ def replace_settings(settings: Settings, **changes: object) -> Settings:
     """`settings` with some values changed."""
     changed: Settings = msgspec.structs.replace(settings, **changes)
     return changed
-
-
-def parse_link(text: str, server: str) -> tuple[str, str]:
-    """(server, room) of what a user pastes: a token, `host/token`, or a link; `server` where it names none.
-
-    Raises `SignallingError` for a link to what is no server.
-    """
-    head, _, room = text.strip().rstrip("/").rpartition("/")
-    return (server_url(head) if head else server), room
 
 
 def figures(statistics: Statistics, vp8_kbps: float | None, fps: float) -> Figures:

@@ -42,7 +42,10 @@ class Handshake:
         return self._nonce.hex()
 
     def take_proof(self, proof: str) -> None:
-        """What came with the peer's description, hex."""
+        """What came with the peer's description, hex. Only the first counts: whoever knows our nonce already may not
+        choose another one."""
+        if self._theirs or self._commitment:
+            return
         if self._offers:
             self._theirs = bytes.fromhex(proof)
         else:

@@ -44,6 +44,15 @@ def server_url(text: str) -> str:
     return f"{scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
+def parse_link(text: str, server: str) -> tuple[str, str]:
+    """(server, room) of what a user pastes: a token, `host/token`, or a link; `server` where it names none.
+
+    Raises `SignallingError` for a link to what is no server.
+    """
+    head, _, room = text.strip().rstrip("/").rpartition("/")
+    return (server_url(head) if head else server), room
+
+
 async def make_room(server: str, ticket: str = "") -> str:
     """Ask for a new room; returns its token. Raises `SignallingError`."""
     url = server_url(server)

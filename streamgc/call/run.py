@@ -17,7 +17,7 @@ from streamgc.call.demo import table
 from streamgc.call.devices import is_screen
 from streamgc.call.ice import named_servers
 from streamgc.call.metrics import MetricsEndpoint
-from streamgc.call.rendezvous import make_room, server_url
+from streamgc.call.rendezvous import make_room, parse_link, server_url
 from streamgc.call.session import Event, Hooks, Session, SessionOptions
 from streamgc.call.sinks import VideoFile
 from streamgc.call.sources import Camera, Size, load_clip, play
@@ -65,11 +65,6 @@ def run_call(options: CallOptions, console: Console | None = None) -> None:
     asyncio.run(_Call(options, load_codec(options.codec), console or Console()).run())
 
 
-def room_of(text: str) -> str:
-    """The token in a room link, or the token itself."""
-    return text.rstrip("/").rpartition("/")[2]
-
-
 def ice_servers(options: CallOptions) -> tuple[RTCIceServer, ...]:
     """STUN and TURN servers for aiortc; raises `InputError`."""
     return named_servers(options.stun, options.turn, options.turn_user, options.turn_password)
@@ -88,18 +83,21 @@ class _Call:
         options = self._options
         try:
             pictures = self._pictures()
-            room = room_of(options.room)
+            server, room = parse_link(options.room, options.server)
             if room == NEW_ROOM:
-                room = await make_room(options.server, options.ticket)
-                self._console.print(f"room: {room}   (join with: streamgc call {room} --server {options.server})")
-            await self._talk(room, pictures)
+                room = await make_room(server, options.ticket)
+                link = f"{server_url(server)}/{room}"
+                self._console.print(
+                    f"room: {link}\njoin with: streamgc call {link}\nor open it in a browser", soft_wrap=True
+                )
+            await self._talk(server_url(server), room, pictures)
         finally:
             if self._lines is not None:
                 self._lines.close()
             if self._metrics is not None:
                 self._metrics.close()
 
-    async def _talk(self, room: str, pictures: AsyncIterator[Captured] | None) -> None:
+    async def _talk(self, server: str, room: str, pictures: AsyncIterator[Captured] | None) -> None:
         options = self._options
         connection = ConnectionOptions(
             model=self._codec.model_hash,
@@ -110,7 +108,7 @@ class _Call:
             sgc=not is_screen(options.input),
         )
         session = Session(
-            SessionOptions(server_url(options.server), room, connection, options.ticket, send=pictures is not None),
+            SessionOptions(server, room, connection, options.ticket, send=pictures is not None),
             self._codec,
             Hooks(shown=self._on_shown, event=self._on_event, statistics=self._on_statistics, code=self._on_code),
         )
