@@ -26,6 +26,9 @@ from .tickets import make_room
 ALIVE_S = 15
 """An instance that has not spoken for so long is dead."""
 BEAT_S = 5.0
+CONNECTIONS_MAX = 32
+"""To Redis, of one instance; whoever finds them all in use waits."""
+
 _RETRY_S = 0.5
 
 _ROOM, _INSTANCE, _CHANNEL, _ROOMS = "streamgc:room:", "streamgc:instance:", "streamgc:to:", "streamgc:rooms"
@@ -97,9 +100,12 @@ class RedisHub:
         except ImportError as error:
             raise InputError("--redis needs the package redis: pip install 'streamgc[redis]'") from error
         try:
-            self._redis: Any = redis.Redis.from_url(url, decode_responses=True, socket_connect_timeout=2.0)
+            self._pool: Any = redis.BlockingConnectionPool.from_url(
+                url, max_connections=CONNECTIONS_MAX, timeout=5.0, decode_responses=True, socket_connect_timeout=2.0
+            )
         except ValueError as error:
             raise InputError(f"not the URL of a Redis server: {url}") from error
+        self._redis: Any = redis.Redis(connection_pool=self._pool)
         self._errors = (RedisError, OSError)
         self._rooms_max, self._expiry_s = rooms_max, max(1, round(expiry_s))
         self._instance = secrets.token_hex(8)
@@ -189,6 +195,7 @@ class RedisHub:
         with contextlib.suppress(*self._errors):
             await self._redis.delete(_INSTANCE + self._instance)
         await self._redis.aclose()
+        await self._pool.aclose()
 
     async def _start(self) -> None:
         """Say that this instance lives, and listen, before the first peer depends on it."""
