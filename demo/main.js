@@ -67,7 +67,7 @@ function renderSettings() {
   for (const track of tracks) track.enabled = microphone;
   $("microphone").disabled = !tracks.length;
   $("microphone").setAttribute("aria-pressed", microphone);
-  $("microphone").textContent = !tracks.length ? "No microphone" : microphone ? "Microphone on" : "Muted";
+  $("microphone").textContent = !tracks.length ? "No mic" : microphone ? "Mic on" : "Muted";
   document.body.classList.toggle("camera-off", !camera);
   for (const track of stream?.getVideoTracks() ?? []) track.enabled = camera;
   $("own-frame").hidden = view === "off";
