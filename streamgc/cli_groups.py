@@ -182,6 +182,36 @@ def evaluate_call(
     typer.echo(f"R {result.r['geomean']}  by rate {result.r['by_rate']}")
 
 
+@evaluate.command("transport")
+def evaluate_transport(
+    json: Annotated[Path, typer.Option(help="File for the figures; runs that it has already are kept.")] = Path(
+        "out/transport/transport.json"
+    ),
+    quick: Annotated[bool, typer.Option("--quick", help="Four networks, one seed, ten seconds.")] = False,
+    codecs: Annotated[str, typer.Option(help="Comma-separated: sgc, vp8, vp8-low, h264, h264-low.")] = "",
+    networks: Annotated[str, typer.Option(help="Comma-separated, for instance loss-20,cap-30; all if empty.")] = "",
+    traces: Annotated[list[Path] | None, typer.Option("--trace", help="mahimahi or CSV trace to replay.")] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each combination.")] = 3,
+    seconds: Annotated[float, typer.Option(help="Length of a call.")] = 60.0,
+    calls: Annotated[int, typer.Option(help="Calls at the same time; each takes almost a core.")] = 1,
+    input: Annotated[str, typer.Option(help="Clip; the packaged one by default.")] = "",
+) -> None:
+    """Calls over bad networks: ours against VP8 and H.264 of aiortc, in real time, with a table and plots."""
+    from streamgc.call.transport import TransportOptions, evaluate
+    from streamgc.call.transport_report import write_results
+
+    options = TransportOptions(
+        input=input,
+        seconds=seconds,
+        seeds=seeds,
+        calls=calls,
+        codecs=tuple(filter(None, codecs.split(","))),
+        networks=tuple(filter(None, networks.split(","))),
+        traces=tuple(str(path) for path in traces or ()),
+    )
+    typer.echo(write_results(evaluate(options.quick() if quick else options, json, typer.echo), json))
+
+
 @engines.command("list")
 def engines_list() -> None:
     """What is shipped, and what would be used."""

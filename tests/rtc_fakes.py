@@ -69,8 +69,8 @@ class FakeSender:
     def request_intra(self) -> None:
         self.intra = True
 
-    def set_rate(self, kbps: float) -> None:
-        self.rates.append(kbps)
+    def set_rate(self, kbps: float, fps: float) -> None:
+        self.rates.append(kbps * 15 / fps)
 
 
 class FakeReceiver:

@@ -64,9 +64,9 @@ class TurnableSender:
         """See `PictureSender`."""
         self._inner.request_intra()
 
-    def set_rate(self, kbps: float) -> None:
+    def set_rate(self, kbps: float, fps: float) -> None:
         """See `PictureSender`."""
-        self._inner.set_rate(kbps)
+        self._inner.set_rate(kbps, fps)
 
 
 class MarkingReceiver:

@@ -85,6 +85,7 @@ async def make_call(options: DemoOptions, clip: str, folder: Path, update: Calla
             receive=options.duplex,
             frames_kept=int(options.keep_seconds * options.codec.fps),
             study=options.study,
+            rival=options.rival,
         )
         other = replace(
             common,

@@ -7,6 +7,13 @@ from streamgc.call.codec import CodecOptions
 from streamgc.errors import InputError
 from streamgc.rtc.impairment import Impairment
 
+RIVALS = {"vp8": "VP8", "vp8-low": "VP8", "h264": "H264", "h264-low": "H264"}
+"""The codecs of aiortc by the names they are compared under; `-low` with its lowest rates taken off, so that they may
+go as low as they are told to."""
+
+LOW_KBPS, LOW_START_KBPS = 5.0, 30.0
+"""What the rivals with lowered minima may go down to, and begin with."""
+
 
 @dataclass(frozen=True)
 class Study:
@@ -27,6 +34,7 @@ class DemoOptions:
     impairment: Impairment = field(default_factory=Impairment)
     out: Path = Path("out")
     keep_seconds: float = 60.0  # of the call that go into the video
+    rival: str = ""  # one of RIVALS in place of our codec
     study: Study = field(default_factory=Study)
 
     def __post_init__(self) -> None:
@@ -34,6 +42,8 @@ class DemoOptions:
             raise InputError("a demo lasts at least a second, at 1 to 60 frames a second")
         if self.codec.kbps < 1:
             raise InputError("the rate is at least 1 kbit/s")
+        if self.rival and self.rival not in RIVALS:
+            raise InputError(f"no such codec: {self.rival}; one of {', '.join(RIVALS)}")
 
 
 @dataclass(frozen=True)
@@ -50,4 +60,5 @@ class PeerOptions:
     seconds: float
     receive: bool
     frames_kept: int
+    rival: str = ""
     study: Study = field(default_factory=Study)

@@ -15,9 +15,10 @@ from typing import TextIO
 
 import msgspec
 import psutil
+from aiortc.codecs import h264, vpx
 
 from streamgc.call.codec import load_codec
-from streamgc.call.demo_options import PeerOptions
+from streamgc.call.demo_options import LOW_KBPS, LOW_START_KBPS, RIVALS, PeerOptions
 from streamgc.call.session import Event, Hooks, Session, SessionOptions
 from streamgc.call.sinks import RawFrames
 from streamgc.call.sources import Camera, Size, load_clip, play
@@ -68,6 +69,13 @@ class Tick(msgspec.Struct, tag="tick", frozen=True):
     cpu_s: dict[str, float]
 
 
+class PlainShown(msgspec.Struct, tag="plain", frozen=True):
+    """When a picture that came by a conventional codec was captured and displayed."""
+
+    captured_ns: int | None
+    at_ns: int
+
+
 class Ended(msgspec.Struct, tag="ended", frozen=True):
     """The last record."""
 
@@ -91,7 +99,7 @@ class Ended(msgspec.Struct, tag="ended", frozen=True):
     threads: dict[int, str]  # names, by what `SpanRecord.thread` holds
 
 
-Record = SentFrame | ShownFrame | SpanRecord | Tick | Ended
+Record = SentFrame | ShownFrame | PlainShown | SpanRecord | Tick | Ended
 
 
 class Peer:
@@ -109,7 +117,10 @@ class Peer:
             kbps=options.codec.kbps,
             fps=options.codec.fps,
             impairment=options.impairment,
+            codec=RIVALS.get(options.rival, ""),
         )
+        if options.rival.endswith("-low"):
+            lower_minima()
         self._session = Session(
             SessionOptions(
                 options.server,
@@ -120,7 +131,14 @@ class Peer:
                 rejoin=False,
             ),
             self._codec,
-            Hooks(self._on_shown, self._on_sent, self._on_event, self._on_statistics, self._on_connection),
+            Hooks(
+                self._on_shown,
+                self._on_sent,
+                self._on_event,
+                self._on_statistics,
+                self._on_connection,
+                plain=self._on_plain,
+            ),
         )
         self._process = psutil.Process()
         self._connection: Connection | None = None
@@ -174,6 +192,9 @@ class Peer:
     def _on_shown(self, picture: Picture, number: int | None, at_ns: int) -> None:
         self._write(ShownFrame(number, at_ns, self._shown.add(picture)))
 
+    def _on_plain(self, captured_ns: int | None, at_ns: int) -> None:
+        self._write(PlainShown(captured_ns, at_ns))
+
     def _on_statistics(self, statistics: Statistics, snapshots: Snapshots) -> None:
         for span in snapshots.spans:
             self._write(SpanRecord(span.stage, span.frame, span.start_ns, span.end_ns, span.thread))
@@ -226,6 +247,12 @@ class Peer:
             )
         for file in (self._events, self._kept, self._shown):
             file.close()
+
+
+def lower_minima() -> None:
+    """Let aiortc's own codecs go as low as REMB tells them, and begin low."""
+    for module in (vpx, h264):
+        module.MIN_BITRATE, module.DEFAULT_BITRATE = round(LOW_KBPS * 1000), round(LOW_START_KBPS * 1000)
 
 
 def _frames_needed(options: PeerOptions) -> int:

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from streamgc.call.demo_options import DemoOptions
-from streamgc.call.demo_peer import Ended, Record, SentFrame, ShownFrame, SpanRecord, Tick
+from streamgc.call.demo_peer import Ended, PlainShown, Record, SentFrame, ShownFrame, SpanRecord, Tick
 from streamgc.call.sinks import VideoFile, read_raw, side_by_side, write_bytes, write_sheet
 from streamgc.errors import CallError
 from streamgc.profiling.percentiles import StageTimes, as_report, percentiles
@@ -28,6 +28,7 @@ class Log:
 
     sent: dict[int, SentFrame] = field(default_factory=dict)
     shown: list[ShownFrame] = field(default_factory=list)
+    plain: list[PlainShown] = field(default_factory=list)
     spans: list[SpanRecord] = field(default_factory=list)
     ticks: list[Tick] = field(default_factory=list)
     ended: Ended | None = None
@@ -43,6 +44,8 @@ def read_log(path: Path) -> Log:
             log.sent[record.number] = record
         elif isinstance(record, ShownFrame):
             log.shown.append(record)
+        elif isinstance(record, PlainShown):
+            log.plain.append(record)
         elif isinstance(record, SpanRecord):
             log.spans.append(record)
         elif isinstance(record, Tick):

@@ -78,6 +78,7 @@ class Hooks:
     statistics: Callable[[Statistics, Snapshots], None] = lambda statistics, snapshots: None
     new_connection: Callable[[Connection], None] = field(default=lambda connection: None)
     code: Callable[[str], None] = lambda code: None  # the authentication string; empty = there is none to compare
+    plain: Callable[[int | None, int], None] = lambda captured_ns, at_ns: None  # shown; for a peer on this machine
     heard: Callable[[Samples, int], None] = lambda samples, at_ns: None  # 20 ms of 48 kHz mono int16, and when
 
 
@@ -292,7 +293,7 @@ class Session:
             on_shown=self._on_shown,
             on_sent=hooks.sent,
             on_state=self._on_state,
-            on_plain=lambda picture, at_ns: hooks.shown(picture, None, at_ns),
+            on_plain=self._on_plain,
             conventional=self._codec.conventional(),
             spans=spans,
             on_sound=hooks.heard,
@@ -305,6 +306,10 @@ class Session:
     def _ice_servers(self) -> tuple[RTCIceServer, ...]:
         """Our own servers before those that the rendezvous server tells: aiortc takes the first of each kind."""
         return (*self._options.connection.ice_servers, *told_servers(self._ice))
+
+    def _on_plain(self, picture: Picture, at_ns: int, captured_ns: int | None) -> None:
+        self._hooks.shown(picture, None, at_ns)
+        self._hooks.plain(captured_ns, at_ns)
 
     def _on_shown(self, shown: Shown, at_ns: int) -> None:
         self._hooks.shown(shown.picture, shown.number, at_ns)

@@ -15,6 +15,8 @@ START_BYTES = 8000
 """Bytes of the first key in one message: all of it, at 256² four to six packets at once. That is well under the ten
 segments that any TCP connection may begin with (RFC 6928), and the key is at work by the fourth picture. What it costs
 is paid back slowly."""
+PACKET_BYTES = 900
+"""Of the first key in each message once it was sent: the rest of a packet is the picture's."""
 SCARCE_FACTOR = 2
 """Where the network gives less than was asked for, a message of the start is at most so many times a frame's share."""
 SAVED_SECONDS = 4.0
@@ -52,7 +54,7 @@ class Budget:
     """Per-frame allowance and λ. Not thread-safe: one sender owns it."""
 
     def __init__(self, kbps: float, fps: float, shares: Shares | None = None) -> None:
-        self.fps = fps
+        self.fps = self._usual_fps = fps
         self._fixed = shares
         self._asked = max(1.0, kbps)
         self.strength = 0.3
@@ -60,10 +62,11 @@ class Budget:
         self._owed = 0.0
         self.set_rate(kbps)
 
-    def set_rate(self, kbps: float) -> None:
-        """Payload to aim at from now on, kbit/s."""
+    def set_rate(self, kbps: float, fps: float | None = None) -> None:
+        """Payload to aim at from now on, kbit/s, and how many pictures a second there are; None = as many as before."""
         self.kbps = max(1.0, kbps)
-        self.shares = self._fixed or shares_for(self.kbps)
+        self.fps = fps or self.fps
+        self.shares = self._fixed or shares_for(self.kbps * self._usual_fps / self.fps)  # what counts is a frame's part
 
     @property
     def frame_bytes(self) -> float:
@@ -80,11 +83,17 @@ class Budget:
         """Bytes saved up for keys and rooms."""
         return self._spare
 
-    def start_bytes(self) -> int:
-        """Bytes of long objects in one frame while the receiver has no key."""
-        if self.kbps < self._asked:
+    @property
+    def scarce(self) -> bool:
+        """Whether the network gives less than was asked for."""
+        return self.kbps < self._asked
+
+    def start_bytes(self, again: bool = False) -> int:
+        """Bytes of long objects in one frame while the receiver has no key: all that there is, once; `again`, when
+        some of it was lost, a packet at a time."""
+        if self.scarce:
             return int(max(SLICE_BYTES, min(START_BYTES, SCARCE_FACTOR * self.kbps * 125 / self.fps)))
-        return START_BYTES
+        return PACKET_BYTES if again else START_BYTES
 
     @property
     def slice_bytes(self) -> int:

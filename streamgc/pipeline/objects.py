@@ -68,15 +68,16 @@ class ObjectSender:
             if at is None
         )
 
-    def take(self, budget: int, frame: int) -> list[Part]:
-        """Slices for this frame's message, at most ``budget`` bytes; a coarse key every time until confirmed."""
+    def take(self, budget: int, frame: int, scarce: bool = False) -> list[Part]:
+        """Slices for this frame's message, at most ``budget`` bytes; a coarse key every time until confirmed, on a
+        ``scarce`` path only as often as everything else."""
         parts: list[Part] = []
         for o in self._objects:
-            always = o.kind is PartKind.COARSE_KEY
+            whole = o.kind is PartKind.COARSE_KEY
             for index, data in enumerate(o.slices):
                 at = o.sent_at[index]
-                due = always or at is None or frame - at >= PATIENCE
-                if index in o.confirmed or not due or (len(data) > budget and not always):
+                due = (whole and not scarce) or at is None or frame - at >= PATIENCE
+                if index in o.confirmed or not due or (len(data) > budget and not whole):
                     continue
                 parts.append(Part(o.kind, o.number, index, len(o.slices), data))
                 o.sent_at[index] = frame

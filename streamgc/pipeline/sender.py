@@ -110,10 +110,10 @@ class Sender:
         with self._lock:
             self._restart = True
 
-    def set_rate(self, kbps: float) -> None:
-        """Payload to aim at, kbit/s."""
+    def set_rate(self, kbps: float, fps: float | None = None) -> None:
+        """Payload to aim at, kbit/s, and how many pictures a second come; None = as many as before."""
         with self._lock:
-            self._budget.set_rate(kbps)
+            self._budget.set_rate(kbps, fps)
 
     def set_background(self, background: Background) -> None:
         """Switch the mode; a stricter one drops every reference, so that nothing of the room lives on in one."""
@@ -140,7 +140,7 @@ class Sender:
         with self._spans("code"):
             payload = encode_code(code, reference, age, self._tables)
             budget = self._object_budget(len(payload), starting)
-            parts = tuple(self._objects.take(budget, number))
+            parts = tuple(self._objects.take(budget, number, self._budget.scarce))
             message = self._message(view, number, age, key, payload, code.channels, parts)
             data = message.pack()
         self._history.put(number, code, key.number)
@@ -170,7 +170,7 @@ class Sender:
         key = self._keys.usable
         under_way = self._objects.pending(PartKind.KEY) or self._objects.pending(PartKind.COARSE_KEY)
         if not self._keys.started:
-            self._add_key(view, kept, self._budget.start_bytes())
+            self._add_key(view, kept, SLICE_BYTES)  # small slices, so that what is lost is mended on any path
         elif not under_way and self._budget.spare >= 0.8 * self._key_cost and self._aged(view, kept, key):
             self._add_key(view, kept, self._budget.slice_bytes)
         return key
@@ -216,7 +216,7 @@ class Sender:
 
     def _object_budget(self, code_bytes: int, starting: bool) -> int:
         if starting:
-            return self._budget.start_bytes()
+            return self._budget.start_bytes(again=not self._objects.unsent(PartKind.KEY))
         return (
             max(0, int(self._budget.spare + self._budget.frame_bytes) - code_bytes)
             if self._budget.spare > -self._key_cost

@@ -36,7 +36,7 @@ from streamgc.rtc.feedback import pack_application_feedback
 from streamgc.rtc.hearing import IncomingSound
 from streamgc.rtc.impairment import Impairment, Link
 from streamgc.rtc.incoming import IncomingVideo, PacketBuffer
-from streamgc.rtc.lipsync import LipSync, honest_reports
+from streamgc.rtc.lipsync import LipSync, honest_reports, monotonic_of
 from streamgc.rtc.liveness import SILENCE_S, Heard, consent
 from streamgc.rtc.opus import SAMPLE_RATE, Samples
 from streamgc.rtc.outgoing import OutgoingVideo
@@ -67,6 +67,7 @@ class ConnectionOptions:
     impairment: Impairment | None = None  # of what this side sends
     sgc: bool = True  # False: a conventional codec from the start, for what SGC is not made for
     fallback: bool = True  # VP8 or H.264 with a peer that has no SGC or another model
+    codec: str = ""  # the only one to offer and accept: VP8 or H264, for comparison; empty = SGC if both have it
     sound: bool = False  # offer and accept sound
     sound_kbps: float = 16.0  # ceiling for Opus
     wire_kbps: float = 0.0  # ceiling for all that is sent, headers included; 0 = none
@@ -90,7 +91,7 @@ class Connection:
         on_shown: Callable[[Shown, int], None] = lambda shown, at_ns: None,
         on_sent: Callable[[int, Captured, Encoded], None] = lambda number, captured, encoded: None,
         on_state: Callable[[str], None] = lambda state: None,
-        on_plain: Callable[[Picture, int], None] = lambda picture, at_ns: None,
+        on_plain: Callable[[Picture, int, int | None], None] = lambda picture, at_ns, captured_ns: None,
         conventional: Callable[[Picture], Picture] | None = None,
         spans: Spans | None = None,
         on_sound: Callable[[Samples, int], None] = lambda samples, at_ns: None,
@@ -230,7 +231,7 @@ class Connection:
     def _add_transceiver(self, own: bool) -> None:
         direction = "sendrecv" if self.outgoing and self.incoming else "sendonly" if self.outgoing else "recvonly"
         self._transceiver = self.pc.addTransceiver(self.outgoing or "video", direction=direction)
-        self._transceiver.setCodecPreferences(hook.preferences(own, self.options.fallback))
+        self._transceiver.setCodecPreferences(hook.preferences(own, self.options.fallback, self.options.codec))
 
     def _prepare_sound(self, on_sound: Callable[[Samples, int], None]) -> None:
         try:
@@ -334,17 +335,27 @@ class Connection:
         if self.outgoing is not None:
             if self._conventional is None:
                 raise CallError("the peer has no SGC, and the background mode forbids to send whole pictures")
-            self.outgoing.conventional = self._conventional
+            outgoing = self.outgoing
+            outgoing.conventional = self._conventional
+            sender = transceiver.sender
+            sender._send_rtcp = honest_reports(sender._send_rtcp, lambda: outgoing.stamped)
+        self._listen_for_reports(transceiver.receiver, "video", hook.CLOCK_RATE)
         if self.incoming is not None and transceiver.receiver.track is not None:
-            self._start(self._show_conventional(transceiver.receiver.track))
+            self._start(self._show_conventional(transceiver.receiver))
 
-    async def _show_conventional(self, track: Any) -> None:
+    async def _show_conventional(self, receiver: Any) -> None:
+        track = receiver.track
         with contextlib.suppress(MediaStreamError):
             while True:
                 frame = await track.recv()
                 while not track._queue.empty() and (newer := track._queue.get_nowait()) is not None:
                     frame = newer
-                self._on_plain(frame.to_ndarray(format="rgb24"), time.monotonic_ns())
+                stamp = frame.pts + receiver._RTCRtpReceiver__timestamp_mapper._origin & 0xFFFFFFFF
+                captured = self.sync.captured_ns("video", stamp)
+                now = time.monotonic_ns()
+                self._on_plain(
+                    frame.to_ndarray(format="rgb24"), now, None if captured is None else monotonic_of(captured)
+                )
 
     def _guarded(self, handle: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Coroutine[Any, Any, None]]:
         """Count what the peer authenticated as a sign of life, and keep its packets from ending the transport."""

@@ -75,9 +75,11 @@ def register() -> None:
         ice.get_host_addresses = lambda use_ipv4, use_ipv6: addresses(use_ipv4, use_ipv6) or [LOOPBACK]
 
 
-def preferences(own: bool, conventional: bool) -> list[RTCRtpCodecCapability]:
-    """The video codecs to offer or accept, best first: ours, then VP8 and H.264 with retransmission."""
+def preferences(own: bool, conventional: bool, only: str = "") -> list[RTCRtpCodecCapability]:
+    """The video codecs to offer or accept, best first: ours, then VP8 and H.264 with retransmission; or `only` one."""
     known = codecs.get_capabilities("video").codecs
+    if only:
+        return [codec for codec in known if codec.name in (only, "rtx")]
     return [codec for codec in known if codec.name == CODEC_NAME and own] + [
         codec for codec in known if codec.name != CODEC_NAME and conventional
     ]
@@ -125,6 +127,7 @@ _USES: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (
             "_RTCRtpReceiver__jitter_buffer",
             "_RTCRtpReceiver__nack_generator",
             "_RTCRtpReceiver__remote_bitrate_estimator",
+            "_RTCRtpReceiver__timestamp_mapper",
         ),
     ),
     (rtcrtpsender.RTCRtpSender._next_encoded_frame, ("get_encoder", "pack", "payloads")),

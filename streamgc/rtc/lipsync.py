@@ -7,8 +7,9 @@ waits: the sound in its buffer, the picture – no longer than `HOLD_MAX_MS` –
 """
 
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiortc.rtp import RtcpSrPacket
 
@@ -17,6 +18,7 @@ SKEW_MS = 30.0
 early sound from 45 ms)."""
 
 HOLD_MAX_MS = 120.0
+REPORTS = 9
 _SMOOTHING = 0.1
 _NTP_UNIX_S = 2_208_988_800
 
@@ -25,6 +27,11 @@ def ntp_of(monotonic_ns: int) -> int:
     """A moment of time.monotonic_ns as a 64-bit NTP timestamp."""
     wall_ns = time.time_ns() - time.monotonic_ns() + monotonic_ns + _NTP_UNIX_S * 1_000_000_000
     return (wall_ns << 32) // 1_000_000_000
+
+
+def monotonic_of(ntp_ns: int) -> int:
+    """A moment in ns since the NTP epoch by the clock of time.monotonic_ns, if both are of this machine."""
+    return ntp_ns - _NTP_UNIX_S * 1_000_000_000 - time.time_ns() + time.monotonic_ns()
 
 
 def honest_reports(
@@ -47,11 +54,28 @@ def honest_reports(
     return corrected
 
 
+class _Clock(NamedTuple):
+    """What one stream's timestamps stand for; the median of the last reports, for a report may catch its sender between
+    two packets."""
+
+    rate: int  # ticks a second
+    origin: int  # timestamp of the first report
+    starts: deque[int]  # moments of the origin, ns since the NTP epoch
+
+    @property
+    def start_ns(self) -> int:
+        return sorted(self.starts)[len(self.starts) // 2]
+
+    def since_ns(self, timestamp: int) -> int:
+        ahead = (timestamp - self.origin + 0x80000000 & 0xFFFFFFFF) - 0x80000000
+        return ahead * 1_000_000_000 // self.rate
+
+
 class LipSync:
     """What is known of both streams' delays; all on the event loop."""
 
     def __init__(self) -> None:
-        self._clocks: dict[str, tuple[int, int, int]] = {}  # kind → NTP in ns, timestamp, ticks a second
+        self._clocks: dict[str, _Clock] = {}
         self._picture_ms: float | None = None  # capture to ready for display
         self._sound_ms: float | None = None  # capture to heard
 
@@ -59,16 +83,13 @@ class LipSync:
         """Take a packet that may be a sender report of the `kind` stream, whose clock ticks `rate` times a second."""
         if isinstance(packet, RtcpSrPacket):
             info = packet.sender_info
-            self._clocks[kind] = (info.ntp_timestamp * 1_000_000_000 >> 32, info.rtp_timestamp, rate)
+            clock = self._clocks.setdefault(kind, _Clock(rate, info.rtp_timestamp, deque(maxlen=REPORTS)))
+            clock.starts.append((info.ntp_timestamp * 1_000_000_000 >> 32) - clock.since_ns(info.rtp_timestamp))
 
     def captured_ns(self, kind: str, timestamp: int) -> int | None:
         """The capture of a timestamp by the sender's clock; None before its first report."""
         clock = self._clocks.get(kind)
-        if clock is None:
-            return None
-        at_ns, then, rate = clock
-        ahead = (timestamp - then + 0x80000000 & 0xFFFFFFFF) - 0x80000000
-        return at_ns + ahead * 1_000_000_000 // rate
+        return None if clock is None else clock.start_ns + clock.since_ns(timestamp)
 
     def picture_ready(self, timestamp: int, now_ns: int) -> None:
         """A picture could be shown now."""

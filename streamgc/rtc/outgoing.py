@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 from aiortc import MediaStreamTrack
@@ -72,6 +72,15 @@ class _Orders:
     feedback: bytes = b""
     intra: bool = False
     kbps: float = 0.0
+    fps: float = 0.0
+
+
+class Plain(NamedTuple):
+    """In place of what the codec made, for a picture that a conventional codec sends."""
+
+    message: bytes = b""
+    repeat: bytes = b""
+    kept: Picture | None = None
 
 
 class OutgoingVideo(MediaStreamTrack):
@@ -105,6 +114,7 @@ class OutgoingVideo(MediaStreamTrack):
         self._sent_ns: dict[int, int] = {}
         self._echo: tuple[float, int, Captured] | None = None  # when, and of what
         self._packetised: tuple[int, int] | None = None  # the message that aiortc is sending, and since when
+        self._plain_stamp: tuple[int, int] | None = None
         self._due_ns = 0  # when the rate control wants the next picture
 
     def put(self, captured: Captured) -> None:
@@ -121,6 +131,8 @@ class OutgoingVideo(MediaStreamTrack):
             number, since = self._packetised
             self._packetised = None
             self._spans.add("pace", since, time.monotonic_ns(), number)
+        if self._plain_stamp is not None:  # what was handed over last has left now
+            self.stamped = self._plain_stamp
         while self.readyState == "live":
             captured = await self._take()
             if captured is None:
@@ -188,7 +200,7 @@ class OutgoingVideo(MediaStreamTrack):
     async def _next(self, captured: Captured) -> Outgoing | None:
         self._echo = None
         orders, self._orders = self._orders, _Orders()
-        orders.kbps = self._rate.message_kbps * self._rate.source_fps / self._rate.fps  # the codec counts in frames
+        orders.kbps, orders.fps = self._rate.message_kbps, self._rate.fps
         number = self._number
         try:
             encoded = await self._worker.run(lambda: self._encode(captured, number, orders))
@@ -236,7 +248,7 @@ class OutgoingVideo(MediaStreamTrack):
                 _log.info("feedback ignored: %s", error)
         if orders.intra:
             self._codec.request_intra()
-        self._codec.set_rate(orders.kbps)
+        self._codec.set_rate(orders.kbps, orders.fps)
         self._spans.add("capture", captured.begun_ns or captured.captured_ns, captured.captured_ns, number)
         self._spans.add("wait", captured.captured_ns, time.monotonic_ns(), number)
         with self._spans.frame(number):
@@ -255,6 +267,8 @@ class OutgoingVideo(MediaStreamTrack):
         frame = av.VideoFrame.from_ndarray(convert(captured.picture), format="rgb24").reformat(format="yuv420p")
         frame.pts = captured.captured_ns * CLOCK_RATE // 1_000_000_000
         frame.time_base = _TIME_BASE
+        self._plain_stamp = (frame.pts & 0xFFFFFFFF, captured.captured_ns)
+        self._on_sent(self.counts.sent, captured, Plain())
         self.counts.sent += 1
         return frame
 

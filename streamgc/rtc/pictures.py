@@ -78,8 +78,8 @@ class PictureSender(Protocol):
         """The far side has nothing to show: make the next message decodable by itself."""
         ...
 
-    def set_rate(self, kbps: float) -> None:
-        """Message bytes a second that may be spent, in kbit/s."""
+    def set_rate(self, kbps: float, fps: float) -> None:
+        """Message bytes a second that may be spent, in kbit/s, and how many pictures a second there will be."""
         ...
 
 
