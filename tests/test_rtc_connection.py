@@ -243,7 +243,9 @@ async def test_another_model_falls_back_and_says_so() -> None:
     sender, receiver = FakeSender(), FakeReceiver()
     alice = Connection(OPTIONS, sender=sender, conventional=lambda picture: picture)
     other = replace(OPTIONS, model="fedcba9876543210")
-    bob = Connection(other, receiver=receiver, on_plain=lambda picture, at_ns, captured_ns: plain.append(int(picture.mean())))
+    bob = Connection(
+        other, receiver=receiver, on_plain=lambda picture, at_ns, captured_ns: plain.append(int(picture.mean()))
+    )
     try:
         await connect(alice, bob)
         assert alice.codec == bob.codec == "VP8"

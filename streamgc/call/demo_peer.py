@@ -252,7 +252,8 @@ class Peer:
 def lower_minima() -> None:
     """Let aiortc's own codecs go as low as REMB tells them, and begin low."""
     for module in (vpx, h264):
-        module.MIN_BITRATE, module.DEFAULT_BITRATE = round(LOW_KBPS * 1000), round(LOW_START_KBPS * 1000)
+        for name, kbps in (("MIN_BITRATE", LOW_KBPS), ("DEFAULT_BITRATE", LOW_START_KBPS)):
+            setattr(module, name, round(kbps * 1000))
 
 
 def _frames_needed(options: PeerOptions) -> int:

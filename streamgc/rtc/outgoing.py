@@ -75,6 +75,16 @@ class _Orders:
     fps: float = 0.0
 
 
+class _Echo(NamedTuple):
+    """A message that is sent again."""
+
+    at_s: float  # when, time.monotonic
+    number: int
+    captured: Captured
+    more: int  # how often after that
+    alone: bool  # the only echo of its message: carries repeats as well
+
+
 class Plain(NamedTuple):
     """In place of what the codec made, for a picture that a conventional codec sends."""
 
@@ -112,7 +122,7 @@ class OutgoingVideo(MediaStreamTrack):
         self._failures = 0
         self._earlier: deque[bytes] = deque(maxlen=REPEATS_MAX)
         self._sent_ns: dict[int, int] = {}
-        self._echo: tuple[float, int, Captured] | None = None  # when, and of what
+        self._echo: _Echo | None = None
         self._packetised: tuple[int, int] | None = None  # the message that aiortc is sending, and since when
         self._plain_stamp: tuple[int, int] | None = None
         self._due_ns = 0  # when the rate control wants the next picture
@@ -186,16 +196,19 @@ class OutgoingVideo(MediaStreamTrack):
         if self._echo is None:
             return await self._slot.take()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, self._echo[0] - time.monotonic())):
+            async with asyncio.timeout(max(0.0, self._echo.at_s - time.monotonic())):
                 return await self._slot.take()
         return None
 
     def _make_echo(self) -> Outgoing:
         assert self._echo is not None
-        (_, number, captured), self._echo = self._echo, None
-        payloads = self._packetise(number, captured, self._earlier[0], tuple(self._earlier)[1:])
+        echo, self._echo = self._echo, None
+        if echo.more:
+            self._echo = echo._replace(at_s=echo.at_s + ECHO_S / 2, more=echo.more - 1)
+        older = tuple(self._earlier)[1:] if echo.alone else ()
+        payloads = self._packetise(echo.number, echo.captured, self._earlier[0], older)
         self.counts.echoes += 1
-        return self._outgoing(payloads, captured)
+        return self._outgoing(payloads, echo.captured)
 
     async def _next(self, captured: Captured) -> Outgoing | None:
         self._echo = None
@@ -220,8 +233,9 @@ class OutgoingVideo(MediaStreamTrack):
         self._note_people(encoded)
         self._earlier.appendleft(encoded.repeat if len(encoded.repeat) <= REPEAT_MAX_BYTES else b"")
         self._rate.spent(len(message))
-        if self._rate.echo and self._earlier[0]:
-            self._echo = (time.monotonic() + ECHO_S, number, captured)
+        echoes = self._rate.echoes
+        if echoes and self._earlier[0]:
+            self._echo = _Echo(time.monotonic() + ECHO_S / echoes, number, captured, echoes - 1, echoes == 1)
         self._on_sent(number, captured, encoded)
         return self._outgoing(payloads, captured)
 

@@ -64,6 +64,7 @@ COMFORT_KBPS = 3.5
 
 _SINGLE_AT, _SINGLE_UNTIL = 0.01, 0.003
 _DOUBLE_AT, _DOUBLE_UNTIL = 0.10, 0.07
+TWICE_AT, TWICE_UNTIL = 0.06, 0.04
 
 
 class SoundPlan(NamedTuple):
@@ -109,6 +110,7 @@ class RateControl:
         self._remb = float("inf")
         self._loss = 0.0
         self._depth = 0
+        self._twice = False
         self._spent = 0.0  # bytes of a message, smoothed
         self._cut_at = -_PAUSE_S
         self._congested = False
@@ -161,15 +163,24 @@ class RateControl:
         return 1 if self.echo else self._depth
 
     @property
-    def echo(self) -> bool:
-        """Whether each packet of a message is followed by a second one, while the path has room for it.
+    def echoes(self) -> int:
+        """How often a message is sent again in packets of its own, while the path has room for it: once, twice above
+        `TWICE_AT` of loss.
 
         A repeat in the next message's packet comes a frame interval later: too late to be displayed in time where the
         path is long.
         """
         if not self._depth or self._congested:
-            return False
-        return self.picture_kbps >= self.source_fps * (2 * _PACKET_KBPS + 4 * self._spent * 8 / 1000)
+            return 0
+        message = self._spent * 8 / 1000
+        if self._twice and self.picture_kbps >= self.source_fps * (3 * _PACKET_KBPS + 4 * message):
+            return 2
+        return int(self.picture_kbps >= self.source_fps * (2 * _PACKET_KBPS + 4 * message))
+
+    @property
+    def echo(self) -> bool:
+        """Whether there are echoes at all."""
+        return self.echoes > 0
 
     @property
     def message_kbps(self) -> float:
@@ -177,8 +188,8 @@ class RateControl:
         fps = self.fps
         if fps == STOPPED_FPS:
             return fps * _COARSE_BYTES * 8 / 1000
-        copies = (1 + self.depth) * (2 if self.echo else 1)
-        headers = fps * _PACKET_KBPS * (2 if self.echo else 1)
+        copies = 4 if self.echo else 1 + self.depth
+        headers = fps * _PACKET_KBPS * (1 + self.echoes)
         return max(FLOOR_KBPS, min(self.ceiling_kbps, (self.picture_kbps - headers) / copies))
 
     def spent(self, message_bytes: int) -> None:
@@ -190,6 +201,7 @@ class RateControl:
         weight = 0.5 if report.loss > self._loss else 0.15
         self._loss += weight * (report.loss - self._loss)
         self._depth = self._choose_depth()
+        self._twice = self._loss > (TWICE_UNTIL if self._twice else TWICE_AT)
         paused = self._clock() - self._cut_at < _PAUSE_S
         self._congested = report.queue_ms > QUEUE_HIGH_MS
         if self._congested and not paused:
