@@ -37,6 +37,10 @@ Framing = Annotated[bool, typer.Option(help="Follow the kept people with a smoot
 Model = Annotated[str, typer.Option(help="Model folder by name, or a path to one.")]
 Backend = Annotated[str, typer.Option(help="auto, openvino, onnxruntime, tensorrt or tensorrt-rtx.")]
 Threads = Annotated[int, typer.Option(help="Threads a network may use; 0 leaves it to the engine.")]
+Sound = Annotated[bool, typer.Option(help="Sound too; of a file, if it has any.")]
+WireKbps = Annotated[
+    float, typer.Option(help="Most that all may cost on the wire, kbit/s with headers: sound, pictures; 0 = no limit.")
+]
 Server = Annotated[str, typer.Option(help="Rendezvous server: host:port or ws:// URL.")]
 
 
@@ -100,6 +104,8 @@ def demo(
     reorder: Annotated[float, typer.Option(help="Share of packets overtaken by others, in per cent.")] = 0.0,
     trace: Annotated[str, typer.Option(help="mahimahi or CSV trace to replay in place of --rate.")] = "",
     seed: Annotated[int, typer.Option(help="Seed of the network's accidents.")] = 1,
+    sound: Sound = True,
+    wire_kbps: WireKbps = 0.0,
     out: Annotated[Path, typer.Option(help="Folder for report.json, side_by_side.mp4 and contact_sheet.png.")] = Path(
         "out"
     ),
@@ -114,7 +120,7 @@ def demo(
 
     impairment = Impairment(loss / 100, burst, delay, jitter, rate, reorder=reorder / 100, trace=trace, seed=seed)
     codec = _codec(size, fps, kbps, background, preserve, framing, model, backend, threads, segmenter)
-    report = run_demo(DemoOptions(input, seconds, codec, duplex, impairment, out))
+    report = run_demo(DemoOptions(input, seconds, codec, duplex, impairment, out, sound=sound, wire_kbps=wire_kbps))
     video, latency = report["video"], report["latency_ms"]["glass_to_glass"]
     typer.echo(
         f"\n{video['frames_shown']} of {video['frames_captured']} frames shown, {video['kbps_onwire']:.1f} kbit/s "
@@ -165,6 +171,8 @@ def call(
     model: Model = "lite",
     backend: Backend = "auto",
     threads: Threads = 0,
+    sound: Sound = True,
+    wire_kbps: WireKbps = 0.0,
 ) -> None:
     """Call someone: join a room and exchange pictures until one side leaves."""
     from streamgc.call.run import CallOptions, run_call
@@ -191,6 +199,8 @@ def call(
         tuple(turn or ()),
         turn_user,
         turn_password,
+        sound=sound,
+        wire_kbps=wire_kbps,
     )
     if headless:
         run_call(options)

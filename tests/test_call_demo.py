@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import av
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -18,10 +19,12 @@ from streamgc.call.demo import run_demo
 from streamgc.call.demo_options import DemoOptions
 from streamgc.call.metrics import MetricsEndpoint
 from streamgc.call.run import CallOptions, ice_servers, run_call
+from streamgc.call.sources import load_sound
 from streamgc.errors import InputError, SignallingError
 from streamgc.rtc.impairment import Impairment
+from streamgc.rtc.opus import SAMPLE_RATE
 from streamgc.rtc.statistics import Received, Sent, Statistics
-from tests.test_call_sources import write_video
+from tests.test_call_sources import write_talking, write_video
 
 FAKE = CodecOptions(width=64, height=64, fps=15, factory="tests.rtc_fakes:load_fake")
 ROOT = Path(__file__).parents[1]
@@ -41,6 +44,18 @@ def _tests_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def quiet() -> Console:
     return Console(file=StringIO(), width=100)
+
+
+def test_the_demo_carries_the_clips_sound_into_the_video(tmp_path: Path) -> None:
+    clip = tmp_path / "talking.mp4"
+    write_talking(clip, 4)
+    whole = run_demo(DemoOptions(input=str(clip), seconds=4, codec=FAKE, out=tmp_path / "out"), quiet())
+    assert whole["sound"]["sent"]["sent_packets"] > 20
+    assert whole["sound"]["received"]["heard_packets"] > 20
+    heard = load_sound(tmp_path / "out" / "side_by_side.mp4", 10)
+    assert heard is not None
+    assert 3 < len(heard) / SAMPLE_RATE < 5
+    assert np.abs(heard.astype(int)).mean() > 300
 
 
 def test_the_demo_makes_a_call_and_says_what_happened(tmp_path: Path, clip: str) -> None:

@@ -14,9 +14,21 @@ from PIL import Image
 from streamgc.call import sources
 from streamgc.call.devices import is_screen, list_devices
 from streamgc.call.sinks import RawFrames, VideoFile, read_raw, side_by_side, write_sheet
-from streamgc.call.sources import Camera, Size, load_clip, packaged_clip, ping_pong, play
+from streamgc.call.sources import (
+    Camera,
+    Size,
+    has_sound,
+    load_clip,
+    load_sound,
+    packaged_clip,
+    ping_pong,
+    play,
+    play_sound,
+)
 from streamgc.errors import InputError
 from streamgc.pipeline.clips import fit
+from streamgc.rtc.opus import SAMPLE_RATE
+from tests.sound_fakes import voice
 
 
 def write_video(path: Path, count: int, fps: int, size: tuple[int, int] = (64, 48)) -> None:
@@ -29,6 +41,45 @@ def write_video(path: Path, count: int, fps: int, size: tuple[int, int] = (64, 4
             frame.pts, frame.time_base = number, fractions.Fraction(1, fps)
             container.mux(stream.encode(frame.reformat(format="yuv420p")))
         container.mux(stream.encode(None))
+
+
+def write_talking(path: Path, seconds: float, fps: int = 15, size: tuple[int, int] = (80, 64)) -> None:
+    """Grey that grows brighter, and a voice."""
+    sound = voice(seconds)
+    with VideoFile(path, *size, fps, sound=True) as video:
+        for number in range(round(seconds * fps)):
+            video.add(np.full((size[1], size[0], 3), 40 + number % 100, np.uint8), number / fps)
+            at, end = (SAMPLE_RATE * place // fps for place in (number, number + 1))
+            video.add_sound(sound[at:end], at / SAMPLE_RATE)
+
+
+def test_sound_is_written_read_and_handed_over_at_its_pace(tmp_path: Path) -> None:
+    for name in ("clip.mp4", "clip.mkv"):
+        path = tmp_path / name
+        write_talking(path, 2)
+        assert has_sound(path)
+        samples = load_sound(path, 60)
+        assert samples is not None
+        assert abs(len(samples) / SAMPLE_RATE - 2) < 0.1
+        assert 0.7 < np.abs(samples.astype(int)).mean() / np.abs(voice(2).astype(int)).mean() < 1.4
+        start = load_sound(path, 0.5)
+        assert start is not None
+        assert len(start) == SAMPLE_RATE // 2
+    write_video(tmp_path / "mute.mp4", 10, 15)
+    assert not has_sound(tmp_path / "mute.mp4")
+    assert load_sound(tmp_path / "mute.mp4", 5) is None
+    with pytest.raises(InputError, match="no sound can be read"):
+        load_sound(tmp_path / "none.mp4", 5)
+
+
+async def test_sound_comes_in_blocks_as_from_a_microphone() -> None:
+    start = time.monotonic_ns()
+    blocks = [block async for block in play_sound(voice(0.05), 0.3)]
+    assert 0.28e9 < time.monotonic_ns() - start < 0.8e9
+    assert [len(block.samples) for block in blocks] == [960] * 15
+    gaps = np.diff([block.captured_ns for block in blocks])
+    assert set(gaps.tolist()) == {20_000_000}
+    assert np.array_equal(blocks[0].samples, blocks[3].samples)  # from its beginning again
 
 
 def test_a_clip_is_sampled_at_nominal_times(tmp_path: Path) -> None:

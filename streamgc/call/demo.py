@@ -19,7 +19,7 @@ from streamgc.call.demo_options import DemoOptions, PeerOptions
 from streamgc.call.rendezvous import make_room
 from streamgc.call.report import read_log, report, write_pictures, write_report
 from streamgc.call.serve import SignalingOptions, local_server
-from streamgc.call.sources import Size, load_clip, packaged_clip
+from streamgc.call.sources import Size, has_sound, load_clip, packaged_clip
 from streamgc.errors import CallError, StreamGCError
 from streamgc.rtc.pictures import Picture
 from streamgc.rtc.statistics import Statistics, from_json_line
@@ -86,6 +86,8 @@ async def make_call(options: DemoOptions, clip: str, folder: Path, update: Calla
             frames_kept=int(options.keep_seconds * options.codec.fps),
             study=options.study,
             rival=options.rival,
+            sound=options.sound and has_sound(clip),
+            wire_kbps=options.wire_kbps,
         )
         other = replace(
             common,
@@ -174,6 +176,7 @@ _ROWS: tuple[tuple[str, Callable[[Statistics], str]], ...] = (
         "frames dropped",
         lambda one: str(sum(one.sent.frames_dropped.values()) + sum(one.received.frames_dropped.values())),
     ),
+    ("sound kbps: sent, received", lambda one: f"{one.sent.sound_kbps:.1f}, {one.received.sound_kbps:.1f}"),
     ("loss", lambda one: f"{max(one.received.loss, one.sent.loss_reported):.1%}"),
     ("round trip ms", lambda one: "" if one.rtt_ms is None else f"{one.rtt_ms:.0f}"),
     ("latency ms, p50 / p95", lambda one: ""),

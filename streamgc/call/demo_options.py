@@ -35,6 +35,8 @@ class DemoOptions:
     out: Path = Path("out")
     keep_seconds: float = 60.0  # of the call that go into the video
     rival: str = ""  # one of RIVALS in place of our codec
+    sound: bool = True  # if the input has it
+    wire_kbps: float = 0.0  # ceiling for everything on the wire; 0 = none
     study: Study = field(default_factory=Study)
 
     def __post_init__(self) -> None:
@@ -61,4 +63,6 @@ class PeerOptions:
     receive: bool
     frames_kept: int
     rival: str = ""
+    sound: bool = False
+    wire_kbps: float = 0.0
     study: Study = field(default_factory=Study)

@@ -21,11 +21,12 @@ from streamgc.call.codec import load_codec
 from streamgc.call.demo_options import LOW_KBPS, LOW_START_KBPS, RIVALS, PeerOptions
 from streamgc.call.session import Event, Hooks, Session, SessionOptions
 from streamgc.call.sinks import RawFrames
-from streamgc.call.sources import Camera, Size, load_clip, play
+from streamgc.call.sources import Camera, Size, load_clip, load_sound, play, play_sound
 from streamgc.call.study import studied
 from streamgc.errors import StreamGCError
 from streamgc.profiling.threads import cpu_by_thread, thread_names
 from streamgc.rtc.connection import Connection, ConnectionOptions
+from streamgc.rtc.opus import Samples
 from streamgc.rtc.pictures import Captured, Encoded, Picture
 from streamgc.rtc.snapshot import Snapshots
 from streamgc.rtc.statistics import Statistics, to_json_line
@@ -76,6 +77,12 @@ class PlainShown(msgspec.Struct, tag="plain", frozen=True):
     at_ns: int
 
 
+class FirstHeard(msgspec.Struct, tag="heard", frozen=True):
+    """When the first sample in the peer's sound file was heard."""
+
+    at_ns: int
+
+
 class Ended(msgspec.Struct, tag="ended", frozen=True):
     """The last record."""
 
@@ -96,10 +103,11 @@ class Ended(msgspec.Struct, tag="ended", frozen=True):
     freeze_longest_s: float
     sent_dropped: dict[str, int]
     received_dropped: dict[str, int]
+    sound: dict[str, float | None]  # the last snapshot's, what this peer sent and what it heard
     threads: dict[int, str]  # names, by what `SpanRecord.thread` holds
 
 
-Record = SentFrame | ShownFrame | PlainShown | SpanRecord | Tick | Ended
+Record = SentFrame | ShownFrame | PlainShown | FirstHeard | SpanRecord | Tick | Ended
 
 
 class Peer:
@@ -111,6 +119,8 @@ class Peer:
         self._events = (folder / f"{options.name}.events").open("wb")
         self._kept = RawFrames(folder / f"{options.name}.kept", options.frames_kept)
         self._shown = RawFrames(folder / f"{options.name}.shown", options.frames_kept)
+        self._heard = (folder / f"{options.name}.heard").open("wb")
+        self._speaking: asyncio.Task[None] | None = None
         self._codec = studied(load_codec(options.codec), options.study)
         connection = ConnectionOptions(
             model=self._codec.model_hash,
@@ -118,6 +128,8 @@ class Peer:
             fps=options.codec.fps,
             impairment=options.impairment,
             codec=RIVALS.get(options.rival, ""),
+            sound=options.sound,
+            wire_kbps=options.wire_kbps,
         )
         if options.rival.endswith("-low"):
             lower_minima()
@@ -138,6 +150,7 @@ class Peer:
                 self._on_statistics,
                 self._on_connection,
                 plain=self._on_plain,
+                heard=self._on_heard,
             ),
         )
         self._process = psutil.Process()
@@ -162,6 +175,12 @@ class Peer:
         if isinstance(outcome, StreamGCError):
             raise outcome
 
+    async def _speak(self, samples: Samples) -> None:
+        """The clip's sound, beginning with its pictures."""
+        await self._session.connected.wait()
+        async for sound in play_sound(samples, self._options.seconds):
+            self._session.put_sound(sound)
+
     async def _send(self) -> None:
         options = self._options
         size, fps = Size(options.codec.width, options.codec.height), options.codec.fps
@@ -171,8 +190,13 @@ class Peer:
                     await self._session.send_all(_for_seconds(camera.pictures(), options.seconds))
             else:
                 pictures = load_clip(options.input, size, fps, limit=_frames_needed(options))
+                samples = load_sound(options.input, len(pictures) / fps) if options.sound else None
+                if samples is not None:
+                    self._speaking = asyncio.create_task(self._speak(samples))
                 await self._session.send_all(play(pictures, fps, options.seconds))
         finally:
+            if self._speaking is not None:
+                self._speaking.cancel()
             self._session.stop()
 
     def _on_connection(self, connection: Connection) -> None:
@@ -191,6 +215,11 @@ class Peer:
 
     def _on_shown(self, picture: Picture, number: int | None, at_ns: int) -> None:
         self._write(ShownFrame(number, at_ns, self._shown.add(picture)))
+
+    def _on_heard(self, samples: Samples, at_ns: int) -> None:
+        if not self._heard.tell():
+            self._write(FirstHeard(at_ns))
+        self._heard.write(samples.tobytes())
 
     def _on_plain(self, captured_ns: int | None, at_ns: int) -> None:
         self._write(PlainShown(captured_ns, at_ns))
@@ -240,12 +269,21 @@ class Peer:
                     repeats=last.sent.repeats,
                     rtt_ms=last.rtt_ms,
                     freeze_longest_s=last.received.freeze_longest_s,
+                    sound={
+                        "sent_kbps": last.sent.sound_kbps,
+                        "sent_packets": last.sent.sound_packets,
+                        "packet_ms": last.sent.sound_packet_ms,
+                        "heard_packets": last.received.sound_packets,
+                        "late": last.received.sound_late,
+                        "concealed_ms": last.received.sound_concealed_ms,
+                        "skew_ms": last.received.skew_ms,
+                    },
                     sent_dropped=last.sent.frames_dropped,
                     received_dropped=last.received.frames_dropped,
                     threads=self._threads,
                 )
             )
-        for file in (self._events, self._kept, self._shown):
+        for file in (self._events, self._kept, self._shown, self._heard):
             file.close()
 
 

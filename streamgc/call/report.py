@@ -1,6 +1,6 @@
 """From what both peers of a demo wrote down to `report.json`, a side-by-side video and a sheet of stills."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +10,13 @@ import msgspec
 import numpy as np
 
 from streamgc.call.demo_options import DemoOptions
-from streamgc.call.demo_peer import Ended, PlainShown, Record, SentFrame, ShownFrame, SpanRecord, Tick
+from streamgc.call.demo_peer import Ended, FirstHeard, PlainShown, Record, SentFrame, ShownFrame, SpanRecord, Tick
 from streamgc.call.sinks import VideoFile, read_raw, side_by_side, write_bytes, write_sheet
 from streamgc.errors import CallError
 from streamgc.profiling.percentiles import StageTimes, as_report, percentiles
 from streamgc.profiling.spans import REPORT
+from streamgc.rtc.hearing import BLOCK
+from streamgc.rtc.opus import SAMPLE_RATE, Samples
 from streamgc.rtc.pictures import Picture
 
 TIMELY_MS = 150.0
@@ -31,6 +33,7 @@ class Log:
     plain: list[PlainShown] = field(default_factory=list)
     spans: list[SpanRecord] = field(default_factory=list)
     ticks: list[Tick] = field(default_factory=list)
+    heard_ns: int | None = None  # when the first sample of the sound file was heard
     ended: Ended | None = None
 
 
@@ -44,6 +47,8 @@ def read_log(path: Path) -> Log:
             log.sent[record.number] = record
         elif isinstance(record, ShownFrame):
             log.shown.append(record)
+        elif isinstance(record, FirstHeard):
+            log.heard_ns = record.at_ns
         elif isinstance(record, PlainShown):
             log.plain.append(record)
         elif isinstance(record, SpanRecord):
@@ -130,6 +135,8 @@ def report(options: DemoOptions, logs: Sequence[Log]) -> dict[str, Any]:
         ],
         "options": msgspec.to_builtins(options, enc_hook=str),
     }
+    if first.ended.sound["sent_packets"]:
+        whole["sound"] = {"sent": first.ended.sound, "received": second.ended.sound}
     back = direction(second, first)
     if options.duplex:
         whole["reverse"] = back
@@ -151,11 +158,26 @@ def write_pictures(options: DemoOptions, folder: Path, logs: Sequence[Log], clip
     height, width = triples[0][1].shape[:2]
     origin = triples[0][0]
     video = options.out / "side_by_side.mp4"
-    with VideoFile(video, width, height, options.codec.fps) as out:
+    heard = _blocks(folder / "b.heard", logs[1].heard_ns)
+    with VideoFile(video, width, height, options.codec.fps, sound=bool(heard)) as out:
         for at_ns, picture in triples:
+            while heard and heard[0][0] <= at_ns:
+                started_ns, samples = heard.popleft()
+                out.add_sound(samples, (started_ns - origin) / 1e9)
             out.add(picture, (at_ns - origin) / 1e9)
     chosen = np.linspace(0, len(triples) - 1, min(SHEET_ROWS, len(triples))).round().astype(int)
     write_sheet(options.out / "contact_sheet.png", [triples[place][1] for place in chosen])
+
+
+def _blocks(path: Path, start_ns: int | None) -> deque[tuple[int, Samples]]:
+    """(time heard, 20 ms of sound) of all that a peer heard."""
+    if start_ns is None:
+        return deque()
+    samples = np.fromfile(path, np.int16)
+    return deque(
+        (start_ns + place * 1_000_000_000 // SAMPLE_RATE, samples[place : place + BLOCK])
+        for place in range(0, len(samples), BLOCK)
+    )
 
 
 def _triples(

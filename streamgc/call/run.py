@@ -20,17 +20,20 @@ from streamgc.call.metrics import MetricsEndpoint
 from streamgc.call.rendezvous import make_room, parse_link, server_url
 from streamgc.call.session import Event, Hooks, Session, SessionOptions
 from streamgc.call.sinks import VideoFile
-from streamgc.call.sources import Camera, Size, load_clip, play
+from streamgc.call.sources import Camera, Size, load_clip, load_sound, play, play_sound
 from streamgc.call.virtual_camera import VirtualCamera
 from streamgc.errors import StreamGCError
 from streamgc.rtc.connection import ConnectionOptions
 from streamgc.rtc.impairment import Impairment
+from streamgc.rtc.opus import Samples
 from streamgc.rtc.pictures import Captured, Picture
 from streamgc.rtc.snapshot import Snapshots
 from streamgc.rtc.statistics import Statistics, to_json_line
 
 NEW_ROOM = "new"
 _FOREVER_S = 10.0 * 365 * 24 * 3600
+SOUND_MAX_S = 120.0
+"""Of a file's sound that are kept in memory."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class CallOptions:
     turn: tuple[str, ...] = ()  # turn:host:port, with the two below
     turn_user: str = ""
     turn_password: str = ""
+    sound: bool = True
+    wire_kbps: float = 0.0  # ceiling for everything that is sent, headers included; 0 = none
 
 
 def run_call(options: CallOptions, console: Console | None = None) -> None:
@@ -106,19 +111,29 @@ class _Call:
             ice_servers=ice_servers(options),
             impairment=options.impairment,
             sgc=not is_screen(options.input),
+            sound=options.sound,
+            wire_kbps=options.wire_kbps,
         )
         session = Session(
             SessionOptions(server, room, connection, options.ticket, send=pictures is not None),
             self._codec,
-            Hooks(shown=self._on_shown, event=self._on_event, statistics=self._on_statistics, code=self._on_code),
+            Hooks(
+                shown=self._on_shown,
+                event=self._on_event,
+                statistics=self._on_statistics,
+                code=self._on_code,
+                heard=self._on_heard,
+            ),
         )
         for name in (signal.SIGINT, signal.SIGTERM):
             with contextlib.suppress(NotImplementedError):
                 asyncio.get_running_loop().add_signal_handler(name, session.stop)
         sending = asyncio.create_task(_send(session, pictures)) if pictures is not None else None
+        speaking = self._speak(session)
         with contextlib.ExitStack() as stack:
             if options.record:
-                self._record = stack.enter_context(_Recorder(Path(options.record), options.codec.fps))
+                recorder = _Recorder(Path(options.record), options.codec.fps, options.sound)
+                self._record = stack.enter_context(recorder)
             if options.virtual_camera:
                 self._virtual = VirtualCamera(options.codec.width, options.codec.height, options.codec.fps)
                 stack.callback(self._virtual.close)
@@ -126,11 +141,28 @@ class _Call:
             try:
                 await session.run()
             finally:
+                if speaking is not None:
+                    speaking.cancel()
                 if sending is not None:
                     sending.cancel()
                     outcome = (await asyncio.gather(sending, return_exceptions=True))[0]
         if sending is not None and isinstance(outcome, StreamGCError):
             raise outcome
+
+    def _speak(self, session: Session) -> asyncio.Task[None] | None:
+        """The sound of the file that is sent, over and over, from when the call is connected."""
+        options = self._options
+        spoken = options.sound and options.input and not is_screen(options.input)
+        samples = load_sound(options.input, SOUND_MAX_S) if spoken else None
+        if samples is None:
+            return None
+
+        async def speak() -> None:
+            await session.connected.wait()
+            async for sound in play_sound(samples, options.seconds or _FOREVER_S):
+                session.put_sound(sound)
+
+        return asyncio.create_task(speak(), name="clip-sound")
 
     def _pictures(self) -> AsyncIterator[Captured] | None:
         options = self._options
@@ -151,6 +183,10 @@ class _Call:
             self._record.add(picture, at_ns)
         if self._virtual is not None:
             self._virtual.show(picture)
+
+    def _on_heard(self, samples: Samples, at_ns: int) -> None:
+        if self._record is not None:
+            self._record.add_sound(samples, at_ns)
 
     def _on_event(self, event: Event, text: str) -> None:
         self._console.print(f"{event.value}{': ' + text if text else ''}")
@@ -191,8 +227,8 @@ async def from_camera(camera: Camera, seconds: float) -> AsyncIterator[Captured]
 class _Recorder:
     """Writes what is shown at the time at which it is shown; the file is made at the first picture."""
 
-    def __init__(self, path: Path, fps: float) -> None:
-        self._path, self._fps = path, fps
+    def __init__(self, path: Path, fps: float, sound: bool) -> None:
+        self._path, self._fps, self._sound = path, fps, sound
         self._file: VideoFile | None = None
         self._start_ns = 0
 
@@ -202,9 +238,13 @@ class _Recorder:
     def add(self, picture: Picture, at_ns: int) -> None:
         if self._file is None:
             height, width = picture.shape[:2]
-            self._file = VideoFile(self._path, width, height, self._fps).__enter__()
+            self._file = VideoFile(self._path, width, height, self._fps, sound=self._sound).__enter__()
             self._start_ns = at_ns
         self._file.add(picture, (at_ns - self._start_ns) / 1e9)
+
+    def add_sound(self, samples: Samples, at_ns: int) -> None:
+        if self._file is not None and self._sound:
+            self._file.add_sound(samples, (at_ns - self._start_ns) / 1e9)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -78,8 +78,8 @@ class Hooks:
     statistics: Callable[[Statistics, Snapshots], None] = lambda statistics, snapshots: None
     new_connection: Callable[[Connection], None] = field(default=lambda connection: None)
     code: Callable[[str], None] = lambda code: None  # the authentication string; empty = there is none to compare
-    plain: Callable[[int | None, int], None] = lambda captured_ns, at_ns: None  # shown; for a peer on this machine
     heard: Callable[[Samples, int], None] = lambda samples, at_ns: None  # 20 ms of 48 kHz mono int16, and when
+    plain: Callable[[int | None, int], None] = lambda captured_ns, at_ns: None  # shown; for a peer on this machine
 
 
 class Session:

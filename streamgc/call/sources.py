@@ -88,6 +88,15 @@ async def play(pictures: list[Picture], fps: float, seconds: float) -> AsyncIter
         yield Captured(pictures[position], time.monotonic_ns(), position, int(due * 1e9))
 
 
+def has_sound(path: str | Path) -> bool:
+    """Whether a file can be read and has sound."""
+    try:
+        with av.open(str(path)) as container:
+            return bool(container.streams.audio)
+    except (av.FFmpegError, OSError):
+        return False
+
+
 def load_sound(path: str | Path, seconds: float) -> Samples | None:
     """The sound of a file, at most `seconds` of it, mono at 48 kHz; None when it has none. Raises `InputError` for a
     file that cannot be read."""
