@@ -322,12 +322,13 @@ async def test_a_silent_peer_is_noticed_and_heard_again(monkeypatch: pytest.Monk
         assert states[-1] == "connected"
 
 
-async def test_nothing_is_left_after_many_calls() -> None:
+@pytest.mark.parametrize("calls", [8, pytest.param(50, marks=pytest.mark.slow)])
+async def test_nothing_is_left_after_many_calls(calls: int) -> None:
     process = psutil.Process()
     await one_call()
     gc.collect()
     threads, files = set(threading.enumerate()), process.num_fds()
-    for _ in range(8):
+    for _ in range(calls):
         closing = await one_call()
         assert closing < 1.0
     await asyncio.sleep(0.1)

@@ -118,6 +118,7 @@ def _plot(found: Sequence[dict[str, Any]], path: Path) -> None:
         right.plot(*zip(*capped, strict=True) if capped else ([], []), marker="o", linewidth=width, label=codec)
     left.set(xlabel="packets lost, %", ylabel="pictures displayed within 150 ms, %", ylim=(-3, 103))
     right.set(xlabel="capacity, kbit/s on the wire", ylabel="pictures displayed within 250 ms, %", ylim=(-3, 103))
+    right.set_xlim(15, 500)
     right.set_xscale("log")
     right.set_xticks([20, 30, 60, 150, 400], ["20", "30", "60", "150", "400"])
     for axes in (left, right):
