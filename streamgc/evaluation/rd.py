@@ -82,10 +82,11 @@ def our_rows(codec: StillCodec, original: Frame, scores: Scores) -> list[Row]:
     return rows
 
 
-def rival_rows(name: str, original: Frame, scores: Scores) -> list[Row]:
-    """One row for each quality of a conventional codec."""
+def rival_rows(name: str, original: Frame, scores: Scores, qualities: int | None = None) -> list[Row]:
+    """One row for each quality of a conventional codec, or for its ``qualities`` coarsest."""
     codec = rival(name)
-    return [scores.row(original, codec.encode(original, value)) | {"quality": value} for value in codec.qualities]
+    chosen = codec.qualities[:qualities]
+    return [scores.row(original, codec.encode(original, value)) | {"quality": value} for value in chosen]
 
 
 def means(rows: Sequence[Row]) -> list[Row]:
@@ -142,6 +143,7 @@ def evaluate_rd(
     json_file: Path | None = None,
     vgg: bool = False,
     limit: int | None = None,
+    qualities: int | None = None,
     backend: str = "auto",
     note: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
@@ -158,7 +160,7 @@ def evaluate_rd(
         for number, file in enumerate(files, 1):
             original = read_picture(file)
             found = {name: our_rows(codec, original, scores) for name, codec in codecs.items()}
-            found |= {name: rival_rows(name, original, scores) for name in rivals}
+            found |= {name: rival_rows(name, original, scores, qualities) for name in rivals}
             rows += [{"image": file.name, "codec": name, **row} for name, part in found.items() for row in part]
             note(f"{number}/{len(files)} {file.name}")
             if out is not None and number == 1:

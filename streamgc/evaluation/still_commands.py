@@ -54,6 +54,7 @@ def rate_distortion(
     json_file: Json = None,
     vgg: Annotated[bool, typer.Option(help="ST-LPIPS with the VGG trunk too.")] = False,
     limit: Limit = None,
+    qualities: Annotated[int | None, typer.Option(help="So many of each rival's qualities, coarsest first.")] = None,
 ) -> None:
     """Bits per pixel against PSNR, MS-SSIM and ST-LPIPS, with conventional codecs and other models."""
     console = Console()
@@ -65,6 +66,7 @@ def rate_distortion(
         json_file=json_file,
         vgg=vgg,
         limit=limit,
+        qualities=qualities,
         note=console.print,
     )
     for part in ("means", "bits_needed", "savings"):

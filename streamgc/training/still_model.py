@@ -202,6 +202,9 @@ class StillTrainer:
     def _update(self, name: str, loss: Tensor) -> None:
         self._optimisers[name].zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if self.settings.clip:
+            for group in self._optimisers[name].param_groups:
+                nn.utils.clip_grad_norm_(group["params"], self.settings.clip)
         self._optimisers[name].step()
 
     def _codec_losses(self, batch: StillBatch, output: StillOutput) -> dict[str, Tensor]:

@@ -45,6 +45,9 @@ class StillTraining:
     rate: float = 2e-4
     falling: float = 0.0
     """Share of the steps, at the end, over which the learning rate falls to zero."""
+    clip: float = 0.0
+    """Largest norm of a step's gradient, of each network; 0: none. Without it a high rate drives tanh into saturation,
+    from which nothing comes back."""
     seed: int = 1
     freeze_at: float = 0.5
     """Share of the steps after which the normalisation statistics are frozen; 1: never."""
