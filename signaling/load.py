@@ -91,6 +91,8 @@ async def joined(session: aiohttp.ClientSession, url: str, room: str) -> AsyncIt
 async def new_room(session: aiohttp.ClientSession, url: str) -> str:
     """A room's token."""
     async with session.post(f"{url}/rooms") as reply:
+        if reply.status != 200:
+            raise StreamGCError(f"{reply.status}: {(await reply.text())[:200]}")
         return msgspec.json.decode(await reply.read(), type=RoomMade).room
 
 

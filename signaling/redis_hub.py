@@ -236,8 +236,8 @@ class RedisHub:
                             self._listening.set()
                         elif event["type"] == "message":
                             self._hand_over(event["data"])
-            except self._errors:
-                _log.warning("no connection to Redis", extra={"kind": "redis"})
+            except self._errors as error:
+                _log.warning("no connection to Redis", extra={"kind": f"redis {type(error).__name__}"})
             self._listening.clear()
             await asyncio.sleep(_RETRY_S)
 
@@ -258,7 +258,7 @@ class RedisHub:
         try:
             return await question
         except self._errors as error:
-            _log.warning("no connection to Redis", extra={"kind": "redis"})
+            _log.warning("no connection to Redis", extra={"kind": f"redis {type(error).__name__}"})
             raise _unavailable() from error
 
     def _spawn(self, work: Any) -> None:

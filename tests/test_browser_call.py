@@ -164,7 +164,7 @@ async def check_likeness(alice: Window, bob: Window) -> None:
 
     def alike(driver: Any) -> bool:
         shown = pixels(driver, "remote")
-        return max(likeness(shown, one) for one in seen) > 0.6
+        return shown is not None and max(likeness(shown, one) for one in seen if one is not None) > 0.6
 
     for _ in range(8):
         seen.append(await alice.do(pixels, "local"))
