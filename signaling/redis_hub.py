@@ -248,8 +248,13 @@ class RedisHub:
             self._spawn(_deliver(local, letter.message))
 
     async def _post(self, seat: str, message: FromServer) -> bool:
-        """Send to the peer in a seat; whether its instance lives."""
+        """Send to the peer in a seat; whether there is somebody to hear it."""
         instance, _, connection = seat.partition(" ")
+        if instance == self._instance:  # no need to go through Redis
+            local = self._locals.get(connection)
+            if local is not None:
+                self._spawn(_deliver(local, message))
+            return local is not None
         letter = msgspec.json.encode(_Letter(connection, message))
         heard: int = await self._ask(self._redis.publish(_CHANNEL + instance, letter))
         return heard > 0
