@@ -13,6 +13,7 @@ from streamgc.errors import BackendMissing, EngineError
 from streamgc.runtime import plans
 from streamgc.runtime.cuda import device_problem
 from streamgc.runtime.engine import load_engine
+from streamgc.runtime.onnx_header import read_header
 from streamgc.runtime.onnx_passes import load_model, move_uint8_casts, save_model
 from streamgc.runtime.plans import (
     PlanKey,
@@ -20,6 +21,7 @@ from streamgc.runtime.plans import (
     build_plan,
     cached_plan,
     layer_report,
+    layer_summary,
     plan_key,
     read_plan,
     write_plan,
@@ -65,6 +67,8 @@ def test_half_plan_computes_in_half(networks: dict[str, Path]) -> None:
     kinds = {layer.kind: layer for layer in layer_report(networks["encoder"], RTX, "fp16")}
     assert kinds["CONVOLUTION"].outputs == ("HALF",)
     assert kinds["NORMALIZATION"].outputs == ("FLOAT",)
+    counts = {(kind, writes): count for kind, _, writes, count in layer_summary(list(kinds.values()))}
+    assert counts["CONVOLUTION", "HALF"] == 1
 
 
 @needs_rtx
@@ -189,17 +193,34 @@ def test_keys_that_differ_have_file_names_that_differ() -> None:
     assert len(names | {base.file_name}) == len(changes) + 1
 
 
+SHIPPED = [(name, role) for name in ModelStore().names() for role in ModelStore().open(name).roles]
+
+
+@needs_rtx
+@pytest.mark.parametrize(("name", "role"), SHIPPED)
+def test_builds_every_shipped_network(name: str, role: str, tmp_path: Path) -> None:
+    """A plan of each network that ships, with the inputs and outputs it has on the CPU."""
+    model = ModelStore().open(name)
+    source = model.network(role)
+    header = read_header(source)
+    plan = build_plan(source, RTX, ("sm89",), "fp16", ShapeProfile.fixed((256, 256)), model_hash=model.manifest.hash)
+    kinds = {"uint8": "UINT8", "float32": "FLOAT"}
+    assert plan.header.inputs == {tensor.name: kinds[tensor.dtype] for tensor in header.inputs}
+    assert plan.header.outputs == {tensor.name: kinds[tensor.dtype] for tensor in header.outputs}
+    assert len(plan.blob) > 0.5 * source.stat().st_size
+    assert read_plan(write_plan(plan, tmp_path / "one.plan"), plan.header.key) == plan
+
+
 @needs_rtx
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", ["sm86", "sm89", "sm120"])
-def test_builds_every_shipped_network(capability: str, tmp_path: Path) -> None:
-    store = ModelStore()
-    if not store.names():
-        pytest.skip("no model is shipped in this checkout")
-    for name in store.names():
-        model = store.open(name)
-        for role in model.roles:
-            source = model.network(role)
-            plan = build_plan(source, RTX, (capability,), "fp16", ShapeProfile.fixed((256, 256)))
-            assert len(plan.blob) > 0.5 * source.stat().st_size
-            assert read_plan(write_plan(plan, tmp_path / "one.plan"), plan.header.key) == plan
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize(("name", "role"), SHIPPED)
+def test_every_shipped_network_repeats_for_every_capability(name: str, role: str, precision: Any) -> None:
+    model = ModelStore().open(name)
+    if not model.has(role, precision):
+        pytest.skip(f"{name} ships no {precision} {role}")
+    source = model.network(role, precision)
+    capabilities = ("sm75", "sm80", "sm86", "sm89", "sm120")
+    first, second = (build_plan(source, RTX, capabilities, precision, SMALL) for _ in range(2))
+    assert abs(len(first.blob) - len(second.blob)) < 0.002 * len(first.blob)
+    assert first.header.key == second.header.key

@@ -56,6 +56,7 @@ def test_tensorrt_names_exist() -> None:
         found = attributes_of(tensorrt, owner)
         assert found
         assert [name for name in sorted(found) if not hasattr(kind, name)] == [], owner
+    assert hasattr(trt.EngineInspector, "get_engine_information")
     assert hasattr(trt.IRuntimeConfig, "create_runtime_cache")
     assert hasattr(trt.IRuntimeConfig, "set_runtime_cache")
 

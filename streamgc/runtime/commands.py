@@ -24,7 +24,16 @@ from streamgc.runtime.engine import (
     missing_reason,
 )
 from streamgc.runtime.parity import LIMITS, Parity, compare, parity_table, require
-from streamgc.runtime.plans import Plan, PlanPrecision, ShapeProfile, build_plan, layer_report, write_plan
+from streamgc.runtime.plans import (
+    LayerPrecision,
+    Plan,
+    PlanPrecision,
+    ShapeProfile,
+    build_plan,
+    layer_report,
+    layer_summary,
+    write_plan,
+)
 from streamgc.runtime.samples import Feeds, chained_feeds, clip_pictures, synthetic_pictures
 from streamgc.runtime.store import Model, ModelStore
 
@@ -256,12 +265,15 @@ def engines_build(
     for role in roles or model.roles:
         source = model.network(role, precision)
         start = time.perf_counter()
-        plan = build_plan(source, backend, tuple(capabilities), precision, profile, model_hash=model.manifest.hash)
+        plan = build_plan(
+            source, backend, tuple(capabilities), precision, profile, model_hash=model.manifest.hash, detailed=layers
+        )
         seconds = time.perf_counter() - start
         paths.append(write_plan(plan, folder / plan.header.key.file_name))
         table.add_row(role, paths[-1].name, f"{len(plan.blob) / 1000:.0f}", f"{seconds:.1f}", _ports(plan))
         if layers:
-            console.print(layer_table(source, backend, precision))
+            found = layer_report(source, backend, precision)
+            console.print(layer_table(found, f"{role} as {precision}"), summary_table(found))
     console.print(table)
     return paths
 
@@ -271,9 +283,17 @@ def _ports(plan: Plan) -> str:
     return " → ".join(", ".join(f"{name} {kind}" for name, kind in side.items()) for side in sides)
 
 
-def layer_table(source: Path, backend: str, precision: PlanPrecision) -> Table:
+def layer_table(layers: Sequence[LayerPrecision], title: str) -> Table:
     """Which types each layer reads and writes, as TensorRT parsed them."""
-    table = Table("layer", "kind", "reads", "writes", title=f"{source.name} as {precision}")
-    for layer in layer_report(source, backend, precision):
-        table.add_row(layer.name, layer.kind, " ".join(layer.inputs), " ".join(layer.outputs))
+    table = Table("layer", "kind", "reads", "writes", title=title, box=box.SIMPLE_HEAD)
+    for layer in layers:
+        table.add_row(escape(layer.name), layer.kind, " ".join(layer.inputs), " ".join(layer.outputs))
+    return table
+
+
+def summary_table(layers: Sequence[LayerPrecision]) -> Table:
+    """How many layers of each kind compute in which types."""
+    table = Table("kind", "reads", "writes", "layers", title="in short", box=box.SIMPLE_HEAD)
+    for kind, reads, writes, count in layer_summary(layers):
+        table.add_row(kind, reads, writes, str(count))
     return table

@@ -15,6 +15,8 @@ import importlib.util
 import os
 import re
 import struct
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -159,8 +161,9 @@ def build_plan(
     *,
     model_hash: str = "",
     timing_cache: Path | None = None,
+    detailed: bool = False,
 ) -> Plan:
-    """Parse an ONNX file and build its plan.
+    """Parse an ONNX file and build its plan; ``detailed`` keeps what `tensorrt.inspect_plan` reports on a GPU machine.
 
     ``capabilities`` such as ("sm86", "sm89") are for TensorRT-RTX, empty is its portable plan; TensorRT builds for
     the GPU of this machine. The types come from the graph: for fp16 a graph that is fp32 is converted first (needs
@@ -175,6 +178,8 @@ def build_plan(
     _check_capabilities(trt, backend, capabilities)
     session = _Session(trt, _typed_graph(onnx, header, precision), onnx.name)
     config = session.config(header, profile, capabilities)
+    if detailed:
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     cache = _use_timing_cache(config, timing_cache) if backend == "tensorrt" else None
     blob = session.build(config)
     if cache is not None and timing_cache is not None:
@@ -202,6 +207,15 @@ def layer_report(onnx: Path, backend: str, precision: PlanPrecision = "fp16") ->
             )
         )
     return rows
+
+
+def layer_summary(layers: Sequence[LayerPrecision]) -> list[tuple[str, str, str, int]]:
+    """(kind, types read, types written, how many) of a layer report, the most frequent first."""
+    counts = Counter(
+        (layer.kind, "+".join(dict.fromkeys(layer.inputs)) or "–", "+".join(dict.fromkeys(layer.outputs)) or "–")
+        for layer in layers
+    )
+    return [(*kinds, count) for kinds, count in counts.most_common()]
 
 
 def write_plan(plan: Plan, path: Path) -> Path:

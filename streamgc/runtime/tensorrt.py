@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -67,6 +67,15 @@ def load_plan(path: Path, backend: str = "auto") -> Engine:
     if problem is not None:
         raise BackendMissing(f"{key.backend} is not available: {problem}")
     return TensorRtEngine(key.network, plan, path.with_name(path.name + ".jit"))
+
+
+def inspect_plan(path: Path) -> str:
+    """What each layer of a plan became on this GPU – fused layers, kernels, formats – as TensorRT's own JSON.
+
+    A plan built with ``engines build --layers`` says most. Raises as `load_plan` does.
+    """
+    with cast(TensorRtEngine, load_plan(path)) as loaded:
+        return loaded.layers()
 
 
 def _settled_precision(options: EngineOptions, header: OnnxHeader) -> PlanPrecision:
@@ -180,6 +189,11 @@ class TensorRtEngine(Engine):
             bound.graph = self._stream.capture(lambda: self._queue(bound))
         self._bound = bound
         return bound
+
+    def layers(self) -> str:
+        """TensorRT's report of the layers, in JSON."""
+        inspector = self._engine.create_engine_inspector()
+        return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
     def _release(self) -> None:
         bound, self._bound = self._bound, None
