@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from streamgc.errors import TrainingError
 from streamgc.runtime.engine import Array, Engine, Precision, available_precisions
 from streamgc.runtime.samples import chained_feeds, synthetic_pictures
 from streamgc.runtime.store import Model, ModelStore
@@ -71,8 +72,9 @@ def measure(model: Model, size: Size, threads: int, rounds: int, eager: bool) ->
         runs: dict[str, Callable[[], object]] = {
             f"{engine.backend}/{engine.precision}": _runner(engine, feed) for engine in engines
         }
-        if eager:
-            runs = {"torch eager/fp32": _torch_runner(model, role, feed, threads), **runs}
+        torch_run = _torch_runner(model, role, feed, threads) if eager else None
+        if torch_run is not None:
+            runs = {"torch eager/fp32": torch_run, **runs}
         for name, times in in_turns(runs, rounds).items():
             engine, precision = name.split("/")
             lines.append(Line(model.name, role, size, engine, precision, threads, min(times), statistics.median(times)))
@@ -94,13 +96,17 @@ def _engines(model: Model, role: str, size: Size, threads: int) -> list[Engine]:
     ]
 
 
-def _torch_runner(model: Model, role: str, feed: Mapping[str, Array], threads: int) -> Callable[[], object]:
-    """The network in torch eager, channels last, which is its faster layout on a CPU."""
+def _torch_runner(model: Model, role: str, feed: Mapping[str, Array], threads: int) -> Callable[[], object] | None:
+    """The network in torch eager, channels last, which is its faster layout on a CPU; None where the shipped file is of
+    another version of the networks."""
     import torch
 
     from streamgc.training.torch_reference import torch_network
 
-    network = torch_network(model, role)
+    try:
+        network = torch_network(model, role)
+    except TrainingError:
+        return None
     module = network.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     inputs = [torch.from_numpy(np.ascontiguousarray(feed[name])) for name in network.inputs]
 
