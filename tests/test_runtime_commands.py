@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,9 @@ def test_doctor_names_the_engine_and_why() -> None:
     assert findings["udp"].good
     text = printed(out)
     assert verdict().startswith("engine: ")
+    if choose().backend == "openvino":
+        # What a call really does, not what the backend would do with an fp32 file.
+        assert re.match(r"engine: openvino: lite, segmenter in int8, the rest in (fp32|bf16)", verdict())
     assert "backends" in text
     if importlib.util.find_spec("tensorrt") is None:
         assert "pip install 'streamgc[tensorrt]'" in text

@@ -21,8 +21,8 @@ from streamgc.pipeline.segmenters import SHIPPED, is_yolo, open_yolo
 from streamgc.pipeline.sender import Sender
 from streamgc.pipeline.settings import BLANK, PictureFormat, SenderSettings, parse_background
 from streamgc.profiling.spans import Spans
-from streamgc.runtime.engine import Engine, Precision, available_backends
-from streamgc.runtime.store import Model, ModelStore
+from streamgc.runtime.engine import Engine, Precision
+from streamgc.runtime.store import Model, ModelStore, preferred_precision
 from streamgc.scene.observer import Segment
 from streamgc.scene.segmenter import Segmenter
 
@@ -85,7 +85,9 @@ class LoadedModels:
             model = ModelStore().open(self._segmenter) if role == SEGMENTER else self.model
             size = (self.format.height, self.format.width)
             choice = self._choice
-            precision = _precision(model, role, choice)
+            precision = choice.precision
+            if precision == "auto":
+                precision = preferred_precision(model, role, choice.backend)
             self._loaded[role] = model.load(
                 role, backend=choice.backend, precision=precision, threads=choice.threads, size=size
             )
@@ -119,18 +121,6 @@ class LoadedModels:
 
     def eyes(self, preserve: str, framing: bool, spans: Spans, fps: float = 15.0) -> SceneEyes:
         return SceneEyes(self.segment(), self.format, preserve, framing, spans, fps)
-
-
-def _precision(model: Model, role: str, choice: NetworkOptions) -> Precision:
-    """int8 where it is shipped and OpenVINO runs it: half the time, and no quality that can be measured.
-
-    Elsewhere int8 is slower than fp32 (``docs/results/engines.md``).
-    """
-    first = next((name for name, reason in available_backends().items() if reason is None), None)
-    backend = first if choice.backend == "auto" else choice.backend
-    if choice.precision == "auto" and backend == "openvino" and model.has(role, "int8"):
-        return "int8"
-    return choice.precision
 
 
 class CallCodec:

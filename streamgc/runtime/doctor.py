@@ -18,7 +18,7 @@ from rich.table import Table
 from streamgc.errors import ModelError
 from streamgc.runtime.commands import backend_table, choose
 from streamgc.runtime.cuda import device_name, device_problem
-from streamgc.runtime.store import ModelStore
+from streamgc.runtime.store import ModelStore, preferred_precision
 
 _PACKAGES = (
     *("numpy", "av", "aiortc", "aiohttp", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx", "cuda-python"),
@@ -69,9 +69,22 @@ def verdict() -> str:
     if choice.backend == "openvino":
         from streamgc.runtime.openvino import fastest_precision
 
+        eighth = _quantised()
         precision = f" in {fastest_precision()}"
+        if eighth:
+            precision = f": {', '.join(eighth)} in int8, the rest in {fastest_precision()}"
     before = "; ".join(f"{backend}: {reason}" for backend, reason in choice.passed.items())
     return f"engine: {choice.backend}{precision}" + (f" (before it: {before})" if before else "")
+
+
+def _quantised() -> list[str]:
+    """Models that a call runs in int8 here."""
+    try:
+        store = ModelStore()
+        opened = [store.open(name, check_files=False) for name in store.names()]
+    except ModelError:
+        return []
+    return [m.name for m in opened if any(preferred_precision(m, role) == "int8" for role in m.roles)]
 
 
 def machine() -> list[Finding]:

@@ -16,7 +16,7 @@ import msgspec
 
 from streamgc.errors import ModelError
 from streamgc.runtime.assets import asset_root
-from streamgc.runtime.engine import Engine, Precision, load_engine
+from streamgc.runtime.engine import Engine, Precision, available_backends, load_engine
 
 MANIFEST = "model.json"
 FORMAT = 1
@@ -147,6 +147,18 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<model {self.name} {self.manifest.version} {self.manifest.hash}>"
+
+
+def preferred_precision(model: Model, role: str, backend: str = "auto") -> Precision:
+    """What a call computes a network in: int8 where it is shipped and OpenVINO runs it, otherwise what the backend
+    finds fastest.
+
+    Half the time, and no quality that can be measured; on other backends int8 is slower than fp32
+    (``docs/results/engines.md``).
+    """
+    if backend == "auto":
+        backend = next((name for name, reason in available_backends().items() if reason is None), "")
+    return "int8" if backend == "openvino" and model.has(role, "int8") else "auto"
 
 
 class ModelStore:
