@@ -33,9 +33,9 @@ class FakeCuda:
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.memory: dict[int, Any] = {}
-        self.recording: list[Callable[[], None]] | None = None
+        self.recording: list[Callable[[], object]] | None = None
 
-    def queue(self, work: Callable[[], None]) -> None:
+    def queue(self, work: Callable[[], object]) -> None:
         """Run now, or later while a graph is recorded."""
         if self.recording is None:
             work()
@@ -64,7 +64,7 @@ class FakeCuda:
 
     def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: int, stream: int) -> tuple[int]:  # noqa: N802
         self.calls["copy"] += 1
-        self.queue(lambda: ctypes.memmove(target, source, size) and None)
+        self.queue(lambda: ctypes.memmove(target, source, size))
         return (0,)
 
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple[int, int]:  # noqa: N802
@@ -93,7 +93,7 @@ class FakeCuda:
     def cudaGraphDestroy(self, graph: Any) -> tuple[int]:  # noqa: N802
         return (0,)
 
-    def cudaGraphLaunch(self, graph: list[Callable[[], None]], stream: int) -> tuple[int]:  # noqa: N802
+    def cudaGraphLaunch(self, graph: list[Callable[[], object]], stream: int) -> tuple[int]:  # noqa: N802
         self.calls["launch"] += 1
         for work in graph:
             work()
@@ -108,7 +108,9 @@ class FakeContext:
     """Adds one to each pixel of ``picture`` u8 (1, H, W, 3) and gives it as ``latent`` f32."""
 
     def __init__(self, gpu: FakeCuda) -> None:
-        self.gpu, self.shape, self.addresses = gpu, (0,), {}  # type: ignore[var-annotated]
+        self.gpu = gpu
+        self.shape: tuple[int, ...] = (0,)
+        self.addresses: dict[str, int] = {}
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shape = shape
@@ -127,8 +129,8 @@ class FakeContext:
 
         def work() -> None:
             size = int(np.prod(shape))
-            given = np.frombuffer((ctypes.c_uint8 * size).from_address(addresses["picture"]), np.uint8)
-            made = np.frombuffer((ctypes.c_float * size).from_address(addresses["latent"]), np.float32)
+            given = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(addresses["picture"]))
+            made = np.ctypeslib.as_array((ctypes.c_float * size).from_address(addresses["latent"]))
             made[:] = given.astype(np.float32) + 1
 
         self.gpu.queue(work)
