@@ -301,7 +301,7 @@ def engines_export(
     size: Annotated[str, typer.Option(help="Size of the calibration frames.", metavar="WxH")] = "256x256",
     frames: Annotated[int, typer.Option(help="How many frames to calibrate on.")] = 48,
     out: Annotated[Path | None, typer.Option(help="Folder for a checkpoint's or random networks' model.")] = None,
-    split: Annotated[bool, typer.Option("--split", help="The paper's E, receiver head, F and G apart.")] = False,
+    split: Annotated[bool, typer.Option("--split", help="E, receiver head, F and G apart.")] = False,
     width: Annotated[float, typer.Option(help="Width of random networks; 1 is the paper's.")] = 1.0,
 ) -> None:
     """Export networks in fp32, fp16 and int8, and compare each with torch (needs the extra 'train').

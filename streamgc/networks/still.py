@@ -113,10 +113,14 @@ class Generator(nn.Module):
         if self.linear is not None:
             smooth_shuffle(self.linear, 16)
 
-    def forward(self, code: list[Tensor], planes: Tensor | None) -> Tensor:
+    def label_features(self, planes: Tensor) -> Tensor | None:
+        """F(s) (B, ·, h, w) of label planes (B, K + 1, H, W); None for GC, which sees no labels."""
+        return None if self.features is None else self.features(F.avg_pool2d(planes, 4))
+
+    def forward(self, code: list[Tensor], features: Tensor | None) -> Tensor:
         parts = list(code)
-        if planes is not None and self.features is not None:
-            parts.append(self.features(F.avg_pool2d(planes, 4)))
+        if features is not None:
+            parts.append(features)
         x = F.pixel_shuffle(self.last(self.body(self.embed(torch.cat(parts, 1)))), 4)
         if self.linear is not None:
             x = x + F.pixel_shuffle(self.linear(code[0]), 16)
@@ -144,6 +148,18 @@ class LiteNetworks(StillNetworks):
         planes: Tensor | None,
         noise: Tensor | None = None,
     ) -> Tensor:
+        features = None if planes is None else self.generator.label_features(planes)
+        return self.synthesise(symbols, keep, present, features, noise)
+
+    def synthesise(
+        self,
+        symbols: Tensor | None,
+        keep: Tensor | None,
+        present: Tensor | None,
+        features: Tensor | None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """G alone: `decode` with F(s) in place of the label planes."""
         code: list[Tensor] = []
         if symbols is not None:
             there = symbols.new_ones(symbols.shape[0], symbols.shape[1], 1, 1) if present is None else present
@@ -152,5 +168,5 @@ class LiteNetworks(StillNetworks):
                 code.append(symbols.new_ones(symbols[:, :1].shape) if keep is None else keep)
         if noise is not None:
             code.append(noise)
-        picture: Tensor = self.generator(code, planes)
+        picture: Tensor = self.generator(code, features)
         return picture

@@ -1,7 +1,7 @@
 """The still networks as they are shipped: uint8 pictures and label maps in, uint8 pictures out.
 
-Either E and one network for all that the receiver does, or E, the receiver head, F and G of the paper family apart:
-F then runs once a label map, and each part gets an engine of its own.
+Either E and one network for all that the receiver does, or E, the receiver head (the paper's SC), F and G apart: F then
+runs once a label map, and each part gets an engine of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from streamgc.networks.paper import PaperNetworks
+from streamgc.networks.still import LiteNetworks
 from streamgc.networks.still_spec import FreezableInstanceNorm, StillNetworks
 
 
@@ -114,15 +115,44 @@ class ShippedReceiver(nn.Module):
 
 
 class ShippedFeatures(nn.Module):
-    """F of the paper: ``labels`` u8 (1, H, W) → ``features`` f32 (1, 960, H/16, W/16)."""
+    """F: ``labels`` u8 (1, H, W) → ``features`` f32 (1, 960, H/16, W/16) of the paper, 96 channels of lite."""
 
-    def __init__(self, networks: PaperNetworks) -> None:
+    def __init__(self, networks: StillNetworks) -> None:
         super().__init__()
         self.networks = networks
 
     def forward(self, labels: Tensor) -> Tensor:
-        features: Tensor = self.networks.features(to_label_planes(labels, self.networks.spec.classes))
+        planes = to_label_planes(labels, self.networks.spec.classes)
+        if isinstance(self.networks, PaperNetworks):
+            features: Tensor = self.networks.features(planes)
+        else:
+            features = self.networks.generator.label_features(planes)  # type: ignore[operator,union-attr]
         return features
+
+
+class ShippedLiteSynthesis(nn.Module):
+    """G of the lite family alone → ``picture`` u8 (1, H, W, 3).
+
+    Of ``symbols``, ``present`` and, for SC, ``keep``, unless made of labels alone; then ``features`` unless GC.
+    """
+
+    def __init__(self, networks: LiteNetworks) -> None:
+        super().__init__()
+        self.networks = networks
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        spec = self.networks.spec
+        rest = list(inputs)
+        symbols, present = (rest.pop(0), rest.pop(0)) if spec.task != "labels" else (None, None)
+        keep = rest.pop(0) if spec.task == "sc" else None
+        features = rest.pop(0) if spec.task != "gc" else None
+        noise = None
+        if spec.noise:
+            grid = symbols if symbols is not None else features
+            noise = torch.zeros_like(grid[:, :1]).expand(-1, spec.noise, -1, -1)  # type: ignore[index]
+        if symbols is not None and present is not None:
+            symbols = symbols * present
+        return to_bytes(self.networks.synthesise(symbols, keep, present, features, noise))
 
 
 class ShippedSynthesis(nn.Module):

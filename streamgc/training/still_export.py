@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from streamgc.errors import TrainingError
 from streamgc.networks.paper import PaperNetworks
+from streamgc.networks.still import LABEL_WIDTH, LiteNetworks
 from streamgc.networks.still_export import (
     ShippedFeatures,
+    ShippedLiteSynthesis,
     ShippedReceiver,
     ShippedStillEncoder,
     ShippedStillGenerator,
@@ -41,8 +42,8 @@ class StillNetwork(NamedTuple):
 def still_networks(networks: StillNetworks, split: bool = False) -> dict[str, StillNetwork]:
     """The networks of a model by role, with plain norms.
 
-    ``split`` gives the paper family's ``encoder``, ``receiver`` (SC), ``features`` (SC, labels) and ``generator``
-    apart; otherwise ``generator`` is all that the receiver runs. Raises TrainingError for a family that has no parts.
+    ``split`` gives ``encoder``, ``receiver`` (the paper's SC), ``features`` (SC, labels) and ``generator`` apart;
+    otherwise ``generator`` is all that the receiver runs.
     """
     spec, settled = networks.spec, settle_normalisation(networks)
     found: dict[str, StillNetwork] = {}
@@ -55,14 +56,17 @@ def still_networks(networks: StillNetworks, split: bool = False) -> dict[str, St
         labels = () if spec.task == "gc" else ("labels",)
         found["generator"] = StillNetwork(ShippedStillGenerator(settled), (*code, *keep, *labels), "picture")
         return found
-    if not isinstance(settled, PaperNetworks):
-        raise TrainingError(f"the {spec.family} family's generator is one network: it has no parts to export apart")
-    if spec.task == "sc":
-        found["receiver"] = StillNetwork(ShippedReceiver(settled), ("symbols", "present"), "code")
     if spec.task != "gc":
         found["features"] = StillNetwork(ShippedFeatures(settled), ("labels",), "features")
-    inputs = {"gc": ("symbols", "present"), "sc": ("code", "features"), "labels": ("features",)}[spec.task]
-    found["generator"] = StillNetwork(ShippedSynthesis(settled), inputs, "picture")
+    if isinstance(settled, PaperNetworks):
+        if spec.task == "sc":
+            found["receiver"] = StillNetwork(ShippedReceiver(settled), ("symbols", "present"), "code")
+        inputs = {"gc": ("symbols", "present"), "sc": ("code", "features"), "labels": ("features",)}[spec.task]
+        found["generator"] = StillNetwork(ShippedSynthesis(settled), inputs, "picture")
+    elif isinstance(settled, LiteNetworks):
+        sent = () if spec.task == "labels" else ("symbols", "present")
+        rest = {"gc": (), "sc": ("keep", "features"), "labels": ("features",)}[spec.task]
+        found["generator"] = StillNetwork(ShippedLiteSynthesis(settled), (*sent, *rest), "picture")
     return found
 
 
@@ -81,7 +85,7 @@ def example_input(name: str, spec: StillSpec, rows: int = ROWS, columns: int = C
     """Zeros, or ones for what is multiplied, in the shape of an input of a picture of rows × columns cells."""
     height, width = rows * 16, columns * 16
     code = (height // spec.cell, width // spec.cell)
-    wide = max(1, round(960 * spec.width))
+    wide = max(1, round(960 * spec.width)) if spec.family == "paper" else 2 * max(4, round(LABEL_WIDTH * spec.width))
     made: dict[str, torch.Tensor] = {
         "picture": torch.zeros(1, height, width, 3, dtype=torch.uint8),
         "labels": torch.zeros(1, height, width, dtype=torch.uint8),

@@ -171,9 +171,12 @@ def _is_unread(name: str, module: nn.Module) -> bool:
     inside = name.removeprefix("networks.")
     if role == "ShippedStillEncoder":
         return not inside.startswith("encoder.")
-    if role in ("ShippedStillGenerator", "ShippedSynthesis"):
-        other = ("encoder.",) if role == "ShippedStillGenerator" else ("encoder.", "features.", "generator.receive.")
-        return inside.startswith(other)
-    if role in ("ShippedReceiver", "ShippedFeatures"):
-        return not inside.startswith("generator.receive." if role == "ShippedReceiver" else "features.")
+    if role == "ShippedStillGenerator":
+        return inside.startswith("encoder.")
+    if role in ("ShippedSynthesis", "ShippedLiteSynthesis"):
+        return inside.startswith(("encoder.", "features.", "generator.features.", "generator.receive."))
+    if role == "ShippedReceiver":
+        return not inside.startswith("generator.receive.")
+    if role == "ShippedFeatures":
+        return not inside.startswith(("features.", "generator.features."))
     return False
