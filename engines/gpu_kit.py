@@ -118,7 +118,7 @@ def main() -> int:
     """Run all steps; exit code 1 where any failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="lite,segmenter,room,still")
-    parser.add_argument("--no-paper", action="store_true", help="without the paper's networks (they take 6 GB)")
+    parser.add_argument("--no-paper", action="store_true", help="without the paper's networks, which take several GB")
     parser.add_argument("--report", type=Path, default=Path("gpu_report.md"))
     parser.add_argument("--plans", type=Path, default=Path("gpu_plans"), help="folder for the plans that are built")
     parser.add_argument("--no-install", action="store_true")
