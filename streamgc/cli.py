@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, and a call never imports torch.
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -331,10 +332,19 @@ def doctor(port: Annotated[int, typer.Option(help="Signalling port to look at.")
     examine(port)
 
 
+def _say_choices() -> None:
+    """Which engine was chosen automatically goes to the terminal, once a process."""
+    chooser = logging.getLogger("streamgc.runtime.engine")
+    chooser.setLevel(logging.INFO)
+    if not chooser.handlers:
+        chooser.addHandler(logging.StreamHandler())
+
+
 def main() -> None:
     """Entry point: deliberate errors end in one line and exit code 2."""
     from streamgc.cli_groups import mount
 
+    _say_choices()
     try:
         mount(app, sys.argv[1:])
         app()

@@ -21,7 +21,7 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 def complaint(result: subprocess.CompletedProcess[str]) -> str:
     """The one line of an error that was meant."""
-    lines = [line for line in result.stderr.splitlines() if line and not line.startswith("Svt[")]
+    lines = [line for line in result.stderr.splitlines() if line and not line.startswith(("Svt[", "engine: "))]
     assert result.returncode == 2, result.stderr
     assert len(lines) == 1, result.stderr
     assert "Traceback" not in result.stderr

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from streamgc.cli import main
 from streamgc.runtime.engine import missing_reason
@@ -87,3 +91,12 @@ def test_verify_writes_its_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "| room | openvino | fp32 | 64×64 | 1 |" in text
     assert "| same |" in text
     assert list(out.parent.iterdir()) == [out]
+
+
+def test_an_automatic_choice_is_said_once(tmp_path: Path) -> None:
+    Image.fromarray(np.full((64, 80, 3), 90, np.uint8)).save(tmp_path / "in.png")
+    command = [sys.executable, "-m", "streamgc", "compress", str(tmp_path / "in.png")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    # Encoder and generator were loaded, and one choice was made.
+    assert [line for line in done.stderr.splitlines() if line.startswith("engine: ")] == done.stderr.splitlines()[:1]

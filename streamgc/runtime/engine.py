@@ -276,7 +276,7 @@ def _load_first(path: Path, header: OnnxHeader, options: EngineOptions) -> Engin
             log.warning("%s cannot run %s: %s", backend, path.name, error)
             passed.append(f"{backend}: {error}")
             continue
-        _say_once(f"engine: {backend}, {engine.precision} on {engine.device} (the first available)")
+        _say_once(f"engine: {backend} on {engine.device}, the first that is available ('streamgc doctor' says why)")
         return engine
     if passed:
         raise EngineError("; ".join(passed))
