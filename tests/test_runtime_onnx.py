@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from streamgc.errors import EngineError
 from streamgc.runtime.engine import load_engine
-from streamgc.runtime.onnx_half import to_half
+from streamgc.runtime.onnx_half import simulate_half, to_half
 from streamgc.runtime.onnx_header import Dimension, read_header
 from streamgc.runtime.onnx_passes import (
     annotate,
@@ -201,3 +201,24 @@ def test_loading_what_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"\x08\x09nonsense")
     with pytest.raises(EngineError, match="no valid ONNX model"):
         load_model(tmp_path / "bad.onnx")
+
+
+def test_simulated_half_rounds_as_the_half_graph_stores(tmp_path: Path) -> None:
+    """Convolutions' values lie on fp16's grid, norms' do not; the result is near fp32's and not the same."""
+    source = load_model(encoder(tmp_path / "full.onnx"))
+    simulated = simulate_half(source)
+    for name in ("c1", "n1", "r1"):
+        source.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 16, 16, 16]))
+        shown = f"{name}_rounded" if name in ("c1", "r1") else name
+        simulated.graph.output.append(helper.make_tensor_value_info(shown, TensorProto.FLOAT, [1, 16, 16, 16]))
+    feed = {"picture": np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8)}
+    results = []
+    for path, model in ((tmp_path / "a.onnx", source), (tmp_path / "b.onnx", simulated)):
+        save_model(model, path)
+        with load_engine(path, backend="onnxruntime", precision="fp32", threads=1) as engine:
+            results.append(list(engine.run(feed).values()))
+    full, half = results
+    on_grid = [bool(np.array_equal(value, value.astype(np.float16).astype(np.float32))) for value in half]
+    assert on_grid == [True, True, False, True]
+    error = np.abs(full[0] - half[0]).max()
+    assert 1e-5 < error < 0.01

@@ -241,7 +241,7 @@ def read_plan(path: Path, expected: PlanKey | None = None) -> Plan:
     (length,) = struct.unpack("<I", data[len(MAGIC) : start])
     try:
         header = msgspec.json.decode(data[start : start + length], type=PlanHeader)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EngineError(f"{path} is malformed: {error}") from None
     blob = data[start + length :]
     if len(blob) != header.plan_bytes or hashlib.sha256(blob).hexdigest() != header.plan_sha256:

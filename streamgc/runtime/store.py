@@ -197,7 +197,7 @@ def read_manifest(path: Path) -> Manifest:
         manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{path} is no valid model description: {error}") from None
     if manifest.format != FORMAT:
         raise ModelError(f"{path} has format {manifest.format}; this streamgc reads format {FORMAT}")
