@@ -24,7 +24,7 @@ from streamgc.call.sinks import RawFrames
 from streamgc.call.sources import Camera, Size, load_clip, load_sound, play, play_sound
 from streamgc.call.study import studied
 from streamgc.errors import StreamGCError
-from streamgc.profiling.threads import cpu_by_thread, thread_names
+from streamgc.profiling.process import cpu_by_thread, thread_names
 from streamgc.rtc.connection import Connection, ConnectionOptions
 from streamgc.rtc.opus import Samples
 from streamgc.rtc.pictures import Captured, Encoded, Picture

@@ -23,6 +23,7 @@ from streamgc.call.sinks import VideoFile
 from streamgc.call.sources import Camera, Size, load_clip, load_sound, play, play_sound
 from streamgc.call.virtual_camera import VirtualCamera
 from streamgc.errors import StreamGCError
+from streamgc.profiling.process import age_s
 from streamgc.rtc.connection import ConnectionOptions
 from streamgc.rtc.impairment import Impairment
 from streamgc.rtc.opus import Samples
@@ -79,6 +80,7 @@ class _Call:
     def __init__(self, options: CallOptions, codec: Codec, console: Console) -> None:
         self._options, self._codec, self._console = options, codec, console
         self._live: Live | None = None
+        self._seen = False
         self._record: _Recorder | None = None
         self._virtual: VirtualCamera | None = None
         self._lines = Path(options.statistics).open("ab") if options.statistics else None  # noqa: SIM115
@@ -179,6 +181,9 @@ class _Call:
         return from_camera(Camera(options.camera, size, fps), seconds)
 
     def _on_shown(self, picture: Picture, number: int | None, at_ns: int) -> None:
+        if not self._seen:
+            self._seen = True
+            self._console.print(f"first picture {age_s():.2f} s after the start")
         if self._record is not None:
             self._record.add(picture, at_ns)
         if self._virtual is not None:

@@ -1,8 +1,10 @@
-"""CPU time by thread of this process. Threads that Python did not start – the runtimes' own – count as one."""
+"""This process: CPU time by thread, and its age. Threads that Python did not start – the runtimes' own – count as one."""
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -22,6 +24,16 @@ def cpu_by_thread() -> dict[str, float]:
     for identity, seconds in _times().items():
         used[names.get(identity, NATIVE)] += seconds
     return dict(used)
+
+
+def age_s() -> float:
+    """Seconds since this process was started, interpreter and imports included."""
+    try:
+        after_name = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        started = int(after_name[19]) / os.sysconf("SC_CLK_TCK")  # proc(5): field 22, ticks since boot
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+    except (OSError, AttributeError, IndexError, ValueError):
+        return float(time.time() - psutil.Process().create_time())
 
 
 def thread_names() -> dict[int, str]:
