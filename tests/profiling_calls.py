@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streamgc.profiling.recording import Recording, Second, SentMark, ShownMark, Stage
-from streamgc.profiling.spans import REPORT
+from streamgc.profiling.spans import REPORT_IN, REPORT_OUT
 
 MS = 1_000_000
 SENDER_MS = (("wait", 1), ("segment", 6), ("blank", 1), ("encode", 5), ("code", 2), ("packetise", 1))
@@ -49,8 +49,8 @@ def call(
         if number % 4 == 0:
             left = arrived + 5 * MS
             back = left + (way_ms + jitter_ms[(number // 4) % len(jitter_ms)]) * MS
-            receiver.stages.append(Stage(REPORT, number & 0xFF, far(left) - 5 * MS, far(left), 9))
-            sender.stages.append(Stage(REPORT, number & 0xFF, round(back) - 5 * MS, round(back), 1))
+            receiver.stages.append(Stage(REPORT_OUT, number & 0xFF, far(left) - 5 * MS, far(left), 9))
+            sender.stages.append(Stage(REPORT_IN, number & 0xFF, round(back) - 5 * MS, round(back), 1))
     for record, first in ((sender, 1_000_000_000), (receiver, far(1_000_000_000))):
         record.seconds = [
             Second(

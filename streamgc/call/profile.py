@@ -14,6 +14,7 @@ from streamgc.call.demo import make_call
 from streamgc.call.profile_options import ProfileOptions
 from streamgc.call.report import Log, read_log, report, write_report
 from streamgc.call.sources import packaged_clip
+from streamgc.errors import InputError
 from streamgc.profiling.clock import ClockOffset, estimate_between
 from streamgc.profiling.opentelemetry import write_otlp
 from streamgc.profiling.page import write_page
@@ -66,6 +67,27 @@ def measured(whole: dict[str, Any], recordings: Sequence[Recording], options: Pr
         "clock": _clock(timeline.offset, estimate_between(sender, receiver)),
     }
     return Profile(whole, steady, summary, (sender, receiver))
+
+
+def joined(sender: Recording, receiver: Recording, options: ProfileOptions) -> Profile:
+    """Two recordings of one call, from wherever they come; the first is the sender's of the direction that is told.
+
+    Raises `InputError` when they have no frame in common.
+    """
+    numbers = {mark.number for mark in sender.sent} & {mark.number for mark in receiver.shown}
+    if not numbers:
+        raise InputError("the recordings have no frame in common: the first is the sender's, of the same call and time")
+    sender.sent = [mark for mark in sender.sent if min(numbers) <= mark.number <= max(numbers)]
+    video = {"frames_captured": len(sender.sent), "frames_sent": len(sender.sent), "frames_shown": len(numbers)}
+    return measured({"video": video}, (sender, receiver), options)
+
+
+def write_live(folder: Path, recording: Recording) -> Path:
+    """The recording of one side; where it was written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"peer-{recording.peer}.json"
+    write_recording(path, recording)
+    return path
 
 
 def write_profile(folder: Path, profile: Profile, title: str = "StreamGC: where every millisecond goes") -> None:

@@ -10,10 +10,17 @@ import typer
 from streamgc.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from streamgc.call.codec import CodecOptions
+    from streamgc.call.profile import Profile
     from streamgc.call.profile_options import ProfileOptions
 
 
 def profile(
+    grid: Annotated[
+        list[str] | None, typer.Argument(help="With --sweep: what to vary, name=value,value …", metavar="[NAME=VALUES]")
+    ] = None,
     input: Annotated[str, typer.Option(help="A video file; the packaged clip by default.")] = "",
     seconds: Annotated[float, typer.Option(help="Length of the call.")] = 20.0,
     size: Annotated[str, typer.Option(help="Size of the coded picture, multiples of 16.", metavar="WxH")] = "256x256",
@@ -31,42 +38,63 @@ def profile(
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 or int8.")] = "auto",
     threads: Annotated[int, typer.Option(help="Threads a network may use; 0 leaves it to the engine.")] = 2,
     out: Annotated[Path | None, typer.Option(help="Folder for trace.json, report.html and report.json.")] = None,
+    pipeline: Annotated[
+        bool, typer.Option("--pipeline", help="No network: sender and receiver back to back in one process.")
+    ] = False,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="The slowest layers of each network, by the runtime's own profiler.")
+    ] = False,
+    sweep: Annotated[
+        bool,
+        typer.Option("--sweep", help="Measure every combination of size=192,256 threads=1,2 … given as arguments."),
+    ] = False,
+    live: Annotated[
+        str, typer.Option(help="Watch a running call: its process id, or the URL of its --metrics-port.")
+    ] = "",
+    join: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="peer-*.json of the sender and of the receiver, from two machines: one timeline."),
+    ] = None,
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(help="Two report.json: say what changed and what is significant.")
     ] = None,
 ) -> None:
     """Measure a call stage by stage, from capture at one peer to display at the other."""
+    if sum(map(bool, (pipeline and not sweep, layers, live, join, compare))) > 1 or (sweep and (layers or live)):
+        raise InputError("one of --pipeline, --layers, --sweep, --live, --join and --compare at a time")
+    if grid and not sweep:
+        raise InputError(f"{grid[0]}: only --sweep takes arguments")
     if compare is not None:
         _compare(*compare)
         return
-    options = _options(
-        input, seconds, size, fps, kbps, background, framing, duplex, (loss, delay, rate, slow), model, backend,
-        precision, threads, out,
-    )  # fmt: skip
-    _call(options)
+    codec = _codec(size, fps, kbps, background, framing, model, backend, precision, threads)
+    if layers:
+        _layers(codec)
+        return
+    options = _options(input, seconds, codec, duplex, (loss, delay, rate), slow, out)
+    if live:
+        _live(live, options)
+    elif join is not None:
+        _join(*join, options)
+    elif sweep:
+        _sweep(grid or [], options, pipeline)
+    else:
+        _measure(options, pipeline)
 
 
-def _options(
-    input: str,
-    seconds: float,
+def _codec(
     size: str,
     fps: float,
     kbps: float,
     background: str,
     framing: bool,
-    duplex: bool,
-    link: tuple[float, float, float, float],
     model: str,
     backend: str,
     precision: str,
     threads: int,
-    out: Path | None,
-) -> ProfileOptions:
+) -> CodecOptions:
     from streamgc.call.codec import CodecOptions
-    from streamgc.call.demo_options import Study
-    from streamgc.call.profile_options import ProfileOptions
     from streamgc.pipeline.settings import parse_background, parse_format
-    from streamgc.rtc.impairment import Impairment
     from streamgc.runtime.engine import PRECISIONS
 
     picture = parse_format(size)
@@ -76,36 +104,140 @@ def _options(
     chosen = next((name for name in PRECISIONS if name == precision), None)
     if chosen is None:
         raise InputError(f"--precision {precision}: one of {', '.join(PRECISIONS)}")
-    loss, delay, rate, slow = link
-    codec = CodecOptions(
-        picture.width, picture.height, fps, kbps, background, "all", framing, model, backend, threads,
+    return CodecOptions(
+        picture.width,
+        picture.height,
+        fps,
+        kbps,
+        background,
+        framing=framing,
+        model=model,
+        backend=backend,
+        threads=threads,
         precision=chosen,
-    )  # fmt: skip
+    )
+
+
+def _options(
+    input: str,
+    seconds: float,
+    codec: CodecOptions,
+    duplex: bool,
+    link: tuple[float, float, float],
+    slow: float,
+    out: Path | None,
+) -> ProfileOptions:
+    from streamgc.call.demo_options import Study
+    from streamgc.call.profile_options import ProfileOptions
+    from streamgc.rtc.impairment import Impairment
+
+    loss, delay, rate = link
     impairment = Impairment(loss / 100, delay_ms=delay, rate_kbps=rate)
     return ProfileOptions(input, seconds, 2.0, codec, duplex, impairment, Study(slow), out)
 
 
-def _call(options: ProfileOptions) -> None:
+def _measured(options: ProfileOptions, pipeline: bool) -> Profile:
+    if pipeline:
+        from streamgc.call.profile_pipeline import profile_pipeline
+
+        return profile_pipeline(options)
+    from streamgc.call.profile import profile_call
+
+    return profile_call(options)
+
+
+def _measure(options: ProfileOptions, pipeline: bool) -> None:
     from rich.console import Console
 
-    from streamgc.call.profile import about, profile_call, write_profile
+    console = Console()
+    with console.status(f"{'the pipeline' if pipeline else 'a call'}: {options.seconds:g} s"):
+        profile = _measured(options, pipeline)
+    _show(console, profile, options.out)
+
+
+def _show(console: Console, profile: Profile, out: Path | None) -> None:
+    from streamgc.call.profile import about, write_profile
     from streamgc.profiling.summary import table
 
-    console = Console()
-    with console.status(f"a call of {options.seconds:g} s"):
-        profile = profile_call(options)
     found = {name: value for name, value in about(profile).items() if name != "cpu_percent"}
     console.print(table(profile.summary, ", ".join(f"{name} {value}" for name, value in found.items())))
     video = profile.report["video"]
-    console.print(
-        f"{video['frames_shown']} of {video['frames_captured']} frames shown, {video['kbps_onwire']:.1f} kbit/s on the "
-        f"wire, {profile.report['cpu_percent']:.0f} % of a core for both peers"
-    )
+    said = [f"{video['frames_shown']} of {video['frames_captured']} frames shown"]
+    if "kbps_onwire" in video:
+        said.append(f"{video['kbps_onwire']:.1f} kbit/s on the wire")
+    if "frames_a_second" in video:
+        said.append(f"{video['frames_a_second']:.1f} pictures a second")
+    if "cpu_percent" in profile.report:
+        said.append(f"{profile.report['cpu_percent']:.0f} % of a core")
+    console.print(", ".join(said))
+    if out is not None:
+        write_profile(out, profile)
+        console.print(f"look at {out / 'report.html'}; https://ui.perfetto.dev opens {out / 'trace.json'}")
+
+
+def _sweep(words: list[str], options: ProfileOptions, pipeline: bool) -> None:
+    from rich.console import Console
+
+    from streamgc.call.profile_sweep import parse_grid, sweep, sweep_table, write_sweep
+
+    grid = parse_grid(words)
+    console = Console()
+    points = []
+    with console.status("") as status:
+        status.update(f"1 of {len(grid)}")
+        for point in sweep(options, grid, lambda one: _measured(one, pipeline)):
+            points.append(point)
+            status.update(f"{len(points) + 1} of {len(grid)}")
+    console.print(sweep_table(points))
     if options.out is not None:
-        write_profile(options.out, profile)
-        console.print(
-            f"look at {options.out / 'report.html'}; https://ui.perfetto.dev opens {options.out / 'trace.json'}"
-        )
+        write_sweep(options.out, points)
+        console.print(f"look at {options.out / 'sweep.html'}")
+
+
+def _layers(codec: CodecOptions) -> None:
+    from rich.console import Console
+
+    from streamgc.runtime.layers import layer_table, profile_layers
+
+    console = Console()
+    for network in profile_layers(
+        (codec.model, "segmenter"),
+        (codec.height, codec.width),
+        codec.backend,
+        codec.precision,
+        codec.threads or None,
+    ):
+        console.print(layer_table(network))
+
+
+def _live(target: str, options: ProfileOptions) -> None:
+    import asyncio
+
+    from rich.console import Console
+
+    from streamgc.call.live import live_table, scrape, watch
+    from streamgc.call.profile import write_live
+    from streamgc.profiling.summary import summarise_peer, table
+
+    console = Console()
+    if not target.isdigit():
+        console.print(live_table(scrape(target)))
+        return
+    with console.status(f"watching {target} for {options.seconds:g} s"):
+        recording = asyncio.run(watch(int(target), options.seconds))
+    console.print(table(summarise_peer(recording), f"process {target}, {options.seconds:g} s, this side"))
+    if options.out is not None:
+        path = write_live(options.out, recording)
+        console.print(f"written: {path}; with the other side's: streamgc profile --join SENDER RECEIVER")
+
+
+def _join(sender: Path, receiver: Path, options: ProfileOptions) -> None:
+    from rich.console import Console
+
+    from streamgc.call.profile import joined
+    from streamgc.profiling.recording import read_recording
+
+    _show(Console(), joined(read_recording(sender), read_recording(receiver), options), options.out)
 
 
 def _compare(before: Path, after: Path) -> None:

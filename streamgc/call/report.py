@@ -14,7 +14,7 @@ from streamgc.call.demo_peer import Ended, FirstHeard, PlainShown, Record, SentF
 from streamgc.call.sinks import VideoFile, read_raw, side_by_side, write_bytes, write_sheet
 from streamgc.errors import CallError
 from streamgc.profiling.percentiles import StageTimes, as_report, percentiles
-from streamgc.profiling.spans import REPORT
+from streamgc.profiling.spans import REPORTS
 from streamgc.rtc.hearing import BLOCK
 from streamgc.rtc.opus import SAMPLE_RATE, Samples
 from streamgc.rtc.pictures import Picture
@@ -104,7 +104,7 @@ def stages(sender: Log, receiver: Log) -> dict[str, dict[str, float]]:
     times = StageTimes(1_000_000)
     packetised = {span.frame: span.end_ns for span in sender.spans if span.stage == "packetise"}
     for span in (*sender.spans, *receiver.spans):
-        if span.stage == REPORT:
+        if span.stage in REPORTS:
             continue
         times.add(span.stage, (span.end_ns - span.start_ns) / 1e6)
     for span in receiver.spans:

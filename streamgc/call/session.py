@@ -18,6 +18,7 @@ from aiortc import RTCIceServer
 from streamgc.call.authentication import Handshake
 from streamgc.call.codec import Codec
 from streamgc.call.ice import told_servers
+from streamgc.call.live import LiveFeed
 from streamgc.call.messages import Describe, FromServer, IceServer, PeerJoined, PeerLeft, Refusal, Refused, Reveal
 from streamgc.call.rendezvous import GONE, Rendezvous
 from streamgc.errors import CallError, PeerUnreachable, SignallingError
@@ -95,6 +96,7 @@ class Session:
         self._peer = ""
         self._ice: tuple[IceServer, ...] = ()
         self._snapshots: Snapshots | None = None
+        self._live = LiveFeed()
         self._handshake: Handshake | None = None
         self._code: str | None = None  # None = not known yet
         self._last_handshake = -HANDSHAKE_S
@@ -128,6 +130,13 @@ class Session:
 
     async def run(self) -> None:
         """The whole call. Raises `SignallingError`, `PeerUnreachable`, `CallError`."""
+        await self._live.open()
+        try:
+            await self._stay_until_over()
+        finally:
+            await self._live.close()
+
+    async def _stay_until_over(self) -> None:
         attempt = 0
         while not self._stopped.is_set():
             try:
@@ -265,7 +274,7 @@ class Session:
             if connection is None:
                 continue
             if not changed and self._snapshots is not None:
-                self._hooks.statistics(self._snapshots.take(), self._snapshots)
+                self._tell_statistics(self._snapshots)
             if connection.state in ("connected", "silent"):
                 waited = 0.0
                 if self._options.rejoin and connection.heard.silent_s > OUTAGE_S:
@@ -291,7 +300,7 @@ class Session:
             sender=self._codec.sender(spans) if options.send else None,
             receiver=self._codec.receiver(spans) if options.receive else None,
             on_shown=self._on_shown,
-            on_sent=hooks.sent,
+            on_sent=self._on_sent,
             on_state=self._on_state,
             on_plain=self._on_plain,
             conventional=self._codec.conventional(),
@@ -311,7 +320,12 @@ class Session:
         self._hooks.shown(picture, None, at_ns)
         self._hooks.plain(captured_ns, at_ns)
 
+    def _on_sent(self, number: int, captured: Captured, encoded: Encoded) -> None:
+        self._live.sent(number, captured.captured_ns, len(encoded.message))
+        self._hooks.sent(number, captured, encoded)
+
     def _on_shown(self, shown: Shown, at_ns: int) -> None:
+        self._live.shown(shown.number, at_ns)
         self._hooks.shown(shown.picture, shown.number, at_ns)
 
     def _on_state(self, state: str) -> None:
@@ -327,8 +341,13 @@ class Session:
         connection, self.connection = self.connection, None
         if connection is not None:
             if self._snapshots is not None:
-                self._hooks.statistics(self._snapshots.take(), self._snapshots)
+                self._tell_statistics(self._snapshots)
             await connection.close()
+
+    def _tell_statistics(self, snapshots: Snapshots) -> None:
+        statistics = snapshots.take()
+        self._live.second(statistics, snapshots.spans)
+        self._hooks.statistics(statistics, snapshots)
 
     async def _pause(self, seconds: float) -> None:
         if seconds <= 0:

@@ -51,18 +51,18 @@ def ticks(low: float, high: float, count: int = 6) -> list[float]:
     return [round(step * place, 10) for place in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def bars(rows: Sequence[Bar], unit: str, label: str, width: float = HALF) -> str:
-    """One bar a row, each with its label at the left and its length at its end."""
+def bars(rows: Sequence[Bar], unit: str, label: str, width: float = HALF, left: float = LEFT) -> str:
+    """One bar a row, each with its label at the left (`left` units wide) and its length at its end."""
     high = max((row.end for row in rows), default=1.0) or 1.0
     height = TOP + ROW * len(rows) + BOTTOM
-    inner = width - LEFT - RIGHT - 44  # 44: the figure behind the longest bar
-    parts = [_x_axis(0.0, high, inner, height, unit)]
+    inner = width - left - RIGHT - 44  # 44: the figure behind the longest bar
+    parts = [_x_axis(0.0, high, inner, height, unit, left)]
     for place, row in enumerate(rows):
         y = TOP + ROW * place
-        x, wide = LEFT + inner * row.start / high, max(1.0, inner * (row.end - row.start) / high)
+        x, wide = left + inner * row.start / high, max(1.0, inner * (row.end - row.start) / high)
         length = row.end - row.start
         title = escape(row.title or f"{row.label}: {length:.2f} {unit}")
-        parts.append(f'<text class="label" x="{LEFT - 8}" y="{y + 12}" text-anchor="end">{escape(row.label)}</text>')
+        parts.append(f'<text class="label" x="{left - 8}" y="{y + 12}" text-anchor="end">{escape(row.label)}</text>')
         parts.append(
             f'<rect class="{row.kind}" x="{x:.1f}" y="{y + 2}" width="{wide:.1f}" height="{ROW - 5}" rx="2">'
             f"<title>{title}</title></rect>"
@@ -152,14 +152,14 @@ def _legend(series: Sequence[Line]) -> str:
     return "".join(parts)
 
 
-def _x_axis(low: float, high: float, inner: float, height: float, unit: str) -> str:
+def _x_axis(low: float, high: float, inner: float, height: float, unit: str, left: float = LEFT) -> str:
     floor = height - BOTTOM
     parts = []
     for value in ticks(low, high):
-        x = LEFT + inner * (value - low) / max(high - low, 1e-9)
+        x = left + inner * (value - low) / max(high - low, 1e-9)
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{floor}"/>')
         parts.append(f'<text class="label" x="{x:.1f}" y="{floor + 15}" text-anchor="middle">{value:g}</text>')
-    parts.append(f'<text class="label" x="{LEFT + inner:.1f}" y="{floor + 28}" text-anchor="end">{escape(unit)}</text>')
+    parts.append(f'<text class="label" x="{left + inner:.1f}" y="{floor + 28}" text-anchor="end">{escape(unit)}</text>')
     return "".join(parts)
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from streamgc.profiling.recording import Recording, Stage
-from streamgc.profiling.spans import REPORT
+from streamgc.profiling.spans import REPORT_IN, REPORT_OUT
 
 WINDOW_NS = 10_000_000_000
 """Offsets are estimated for spans of 10 s; a line through them follows clocks that drift (some 10 ppm)."""
@@ -107,11 +107,11 @@ def _reports(receiver: Iterable[Stage], sender: Iterable[Stage]) -> Iterable[tup
     """`(t3, t4)` of each report that both ends recorded; number and holding time tell which is which, in order."""
     sent: dict[tuple[int, int], list[int]] = defaultdict(list)
     for stage in receiver:
-        if stage.stage == REPORT and stage.frame is not None:
+        if stage.stage == REPORT_OUT and stage.frame is not None:
             sent[stage.frame & 0xFF, round(stage.milliseconds)].append(stage.end_ns)
     came: dict[tuple[int, int], list[int]] = defaultdict(list)
     for stage in sender:
-        if stage.stage == REPORT and stage.frame is not None:
+        if stage.stage == REPORT_IN and stage.frame is not None:
             came[stage.frame & 0xFF, round(stage.milliseconds)].append(stage.end_ns)
     for key, times in came.items():
         if len(times) == len(sent[key]):  # with one of several lost it cannot be said which

@@ -77,6 +77,15 @@ def page(
         parts += [_waterfalls(timeline), _over_time(timeline)]
     parts += [_table(summary), _histograms(summary), _rates(recordings), _threads(recordings)]
     parts.append(f"<footer>{_footer(timeline)}</footer>")
+    return _document(title, parts)
+
+
+def plain_page(title: str, body: str) -> str:
+    """A page of this look with a body of its own."""
+    return _document(title, [f"<h1>{escape(title)}</h1>", body])
+
+
+def _document(title: str, parts: Iterable[str]) -> str:
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     body = "\n".join(part for part in parts if part)
     return (

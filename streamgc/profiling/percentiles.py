@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from streamgc.profiling.spans import REPORT, STAGES, Span
+from streamgc.profiling.spans import REPORTS, STAGES, Span
 
 
 class Percentiles(NamedTuple):
@@ -64,9 +64,9 @@ class StageTimes:
         self._stages.setdefault(stage, Window(self._size)).add(milliseconds)
 
     def add_spans(self, spans: Iterable[Span]) -> None:
-        """Add what is a stage's time; a `REPORT` is none."""
+        """Add what is a stage's time; `REPORTS` are none."""
         for span in spans:
-            if span.stage != REPORT:
+            if span.stage not in REPORTS:
                 self.add(span.stage, span.milliseconds)
 
     def percentiles(self) -> dict[str, Percentiles]:

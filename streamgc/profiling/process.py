@@ -1,4 +1,4 @@
-"""This process: CPU time by thread, and its age. Threads that Python did not start – the runtimes' own – count as one."""
+"""This process: CPU time by thread, and its age. Threads that Python did not start – the runtimes' own – are one."""
 
 from __future__ import annotations
 

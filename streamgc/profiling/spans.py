@@ -37,9 +37,11 @@ RECEIVER_STAGES = ("reassemble", "decode", "reference", "generate", "composite",
 STAGES = (*SENDER_STAGES, "network", *RECEIVER_STAGES)
 """The stages of a frame in the order it passes them; other names may be used too."""
 
-REPORT = "report"
-"""A span that is no stage: how long the newest message (its number modulo 256) was held when a transport report left,
-at the receiver, or came, at the sender. The two ends of a call find each other's clock by it (`clock.py`)."""
+REPORT_OUT, REPORT_IN = "report out", "report in"
+"""Spans that are no stages: how long the newest message (its number modulo 256) was held when a transport report left,
+at the receiver, and when it came, at the sender. The ends of a call find each other's clock by them (`clock.py`)."""
+
+REPORTS = (REPORT_OUT, REPORT_IN)
 
 CAPACITY = 65_536
 """Spans kept until they are drained; the oldest go first."""

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from rich.table import Table
 
 from streamgc.profiling.percentiles import Percentiles, percentiles
+from streamgc.profiling.recording import Recording
+from streamgc.profiling.spans import REPORTS
 from streamgc.profiling.timeline import CAUSES, WAITING, Timeline, stage_order
 
 WHOLE = "glass to glass"
@@ -53,6 +55,18 @@ def summarise(timeline: Timeline) -> Summary:
     rows = [_row(name, samples[name], shares.get(name), total, dropped.get(name, 0)) for name in names]
     whole = _row(WHOLE, samples[WHOLE], total, total, sum(timeline.dropped.values())) if total else None
     return Summary(tuple(rows), whole, dict(samples))
+
+
+def summarise_peer(recording: Recording) -> Summary:
+    """The figures of one side of a call, where the other is not known: nothing is said of shares or the whole."""
+    samples: dict[str, list[float]] = defaultdict(list)
+    for stage in recording.stages:
+        if stage.stage not in REPORTS:
+            samples[stage.stage].append(stage.milliseconds)
+    dropped = by_stage({cause: number for cause, number in recording.dropped.items() if number})
+    names = sorted(samples.keys() | dropped.keys(), key=stage_order)
+    rows = [_row(name, samples[name], None, 0.0, dropped.get(name, 0)) for name in names]
+    return Summary(tuple(rows), None, dict(samples))
 
 
 def by_stage(dropped: dict[str, int]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from streamgc.profiling.recording import Recording, Second
-from streamgc.profiling.spans import REPORT
+from streamgc.profiling.spans import REPORTS
 from streamgc.profiling.timeline import Frame, Timeline
 
 Event = dict[str, Any]
@@ -33,11 +33,11 @@ def trace_events(timeline: Timeline, sender: Recording, receiver: Recording) -> 
     events += _metadata(RECEIVER, f"receiver ({receiver.peer})", receiver)
     timed: list[Event] = []
     for stage in sender.stages:
-        if stage.stage != REPORT:
+        if stage.stage not in REPORTS:
             timed.append(_slice(SENDER, stage.stage, stage.frame, stage.start_ns, stage.end_ns, stage.thread, zero))
     move = timeline.offset.to_sender
     for stage in receiver.stages:
-        if stage.stage != REPORT:
+        if stage.stage not in REPORTS:
             start, end = move(stage.start_ns), move(stage.end_ns)
             timed.append(_slice(RECEIVER, stage.stage, stage.frame, start, end, stage.thread, zero))
     for frame in timeline.frames:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from streamgc.errors import BitstreamError
-from streamgc.profiling.spans import REPORT, Spans
+from streamgc.profiling.spans import REPORT_OUT, Spans
 from streamgc.rtc.estimate import DelayMeter, LossMeter, ReceivedRate
 from streamgc.rtc.feedback import FeedbackSchedule, Report, pack_block
 from streamgc.rtc.hearing import IncomingSound
@@ -150,7 +150,7 @@ class IncomingVideo:
         """A feedback block, for whoever sends it now; empty when there is nothing to say yet."""
         report = self.report(now_ns)
         if report is not None:
-            self._spans.add(REPORT, now_ns - report.held_ms * 1_000_000, now_ns, report.newest)
+            self._spans.add(REPORT_OUT, now_ns - report.held_ms * 1_000_000, now_ns, report.newest)
         return pack_block(report, self.schedule.take(now_ns)) if report is not None else b""
 
     def freeze_ns(self, now_ns: int) -> int:

@@ -20,7 +20,7 @@ from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
 from streamgc.errors import BitstreamError
-from streamgc.profiling.spans import REPORT, Spans
+from streamgc.profiling.spans import REPORT_IN, Spans
 from streamgc.rtc.feedback import Report
 from streamgc.rtc.hook import CLOCK_RATE, Outgoing
 from streamgc.rtc.payload import REPEATS_MAX, packetise
@@ -169,7 +169,7 @@ class OutgoingVideo(MediaStreamTrack):
         """Take the transport's report from the far side."""
         self._rate.report(report)
         held_ns = report.held_ms * 1_000_000
-        self._spans.add(REPORT, now_ns - held_ns, now_ns, report.newest)
+        self._spans.add(REPORT_IN, now_ns - held_ns, now_ns, report.newest)
         sent = self._sent_ns.get(report.newest)
         if sent is not None and report.held_ms < 255:
             measured = (now_ns - sent) / 1e6 - report.held_ms

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, cast
+from typing import Any, Literal, NamedTuple, Protocol, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,7 @@ class EngineOptions:
     ``size`` is the picture (height, width) the engine will run at: static shapes run faster than dynamic ones.
     ``cache`` is a folder for compiled blobs, plans and timing caches; None compiles anew each time.
     ``model_hash`` keys that cache; it is the model's 8 bytes in hex, or empty for a loose file.
+    ``profiling`` has the runtime time every layer, which costs a little: `Engine.layers` then tells.
     """
 
     precision: Precision = "auto"
@@ -79,6 +80,15 @@ class EngineOptions:
     size: tuple[int, int] | None = None
     cache: Path | None = None
     model_hash: str = ""
+    profiling: bool = False
+
+
+class LayerTime(NamedTuple):
+    """What one layer of a network took in one run, as the runtime that executed it says."""
+
+    name: str
+    kind: str  # the operator, and how the runtime executed it where it says so
+    milliseconds: float
 
 
 class Engine(ABC):
@@ -138,6 +148,10 @@ class Engine(ABC):
         for name, spec in self.inputs.items():
             spec.check(ready[name])
         return ready
+
+    def layers(self, feeds: Mapping[str, Array]) -> list[LayerTime]:
+        """Run once and tell what each layer took. Raises EngineError unless loaded with ``profiling``."""
+        raise EngineError(f"{self.backend} was not asked to profile {self.name!r}, or cannot")
 
     def close(self) -> None:
         """Free what the engine holds; using it afterwards raises EngineError. Closing twice is fine."""
@@ -211,12 +225,13 @@ def load_engine(
     size: tuple[int, int] | None = None,
     cache: Path | None = None,
     model_hash: str = "",
+    profiling: bool = False,
 ) -> Engine:
     """Compile an ONNX file for this machine, or take a TensorRT plan file (``.plan``, ``.engine``) as it is.
 
     ``precision`` "auto" is the fastest that keeps the network's accuracy on this device (bf16 where the CPU has it);
     "int8" needs a quantised file. ``size`` = (height, width) in pixels compiles for that picture alone, which is
-    faster.
+    faster. ``profiling``: see `Engine.layers`.
 
     Raises BackendMissing when a backend asked for by name is not available, EngineError when the file is missing,
     corrupt, of an unsupported opset, or cannot be compiled.
@@ -232,7 +247,7 @@ def load_engine(
     if precision == "int8" and not header.quantised:
         raise EngineError(f"{path.name} holds no int8 layers: export it with --precision int8 first")
     check_size(header, size)
-    options = EngineOptions(precision, threads, size, cache, model_hash)
+    options = EngineOptions(precision, threads, size, cache, model_hash, profiling)
     if backend != "auto":
         reason = missing_reason(backend)
         if reason is not None:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import secrets
+import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from streamgc.errors import BackendMissing, EngineError
-from streamgc.runtime.engine import Array, Engine, EngineOptions, Precision, TensorSpec, first_line
+from streamgc.runtime.engine import Array, Engine, EngineOptions, LayerTime, Precision, TensorSpec, first_line
 from streamgc.runtime.onnx_header import OnnxHeader
 
 _PROVIDERS = {
@@ -88,6 +91,9 @@ def load(path: Path, backend: str, header: OnnxHeader, options: EngineOptions) -
                 known = dimension.at(*options.size)
                 if dimension.size is None and known is not None and dimension.label not in ("rows", "columns"):
                     settings.add_free_dimension_override_by_name(dimension.label, known)
+    if options.profiling:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = str(Path(tempfile.gettempdir(), f"streamgc-layers-{secrets.token_hex(4)}"))
     try:
         session = onnxruntime.InferenceSession(str(path), settings, providers=[provider])
     except Exception as error:  # onnxruntime's exceptions share no public base class
@@ -101,7 +107,8 @@ def load(path: Path, backend: str, header: OnnxHeader, options: EngineOptions) -
     if options.precision not in ("auto", "int8", computed):
         raise EngineError(f"{path.name} would run in {computed} on {backend}, not in {options.precision}: export it so")
     precision = "int8" if header.quantised else computed
-    return OnnxRuntimeEngine(path.stem, backend, precision, provider.removesuffix("ExecutionProvider"), session)
+    device = provider.removesuffix("ExecutionProvider")
+    return OnnxRuntimeEngine(path.stem, backend, precision, device, session, options.profiling)
 
 
 def _weights_are_half(header: OnnxHeader) -> bool:
@@ -116,11 +123,14 @@ def _spec(node: Any) -> TensorSpec:
 class OnnxRuntimeEngine(Engine):
     """An inference session."""
 
-    def __init__(self, name: str, backend: str, precision: str, device: str, session: Any) -> None:
+    def __init__(
+        self, name: str, backend: str, precision: str, device: str, session: Any, profiling: bool = False
+    ) -> None:
         inputs = {node.name: _spec(node) for node in session.get_inputs()}
         outputs = {node.name: _spec(node) for node in session.get_outputs()}
         super().__init__(name, backend, precision, device, inputs, outputs)
         self._session: Any = session
+        self._profiling = profiling
 
     def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         session = self._session
@@ -131,6 +141,25 @@ class OnnxRuntimeEngine(Engine):
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise EngineError(f"onnxruntime failed in {self.name!r}: {first_line(error)}") from None
         return dict(zip(self.outputs, results, strict=True))
+
+    def layers(self, feeds: Mapping[str, Array]) -> list[LayerTime]:
+        """As ONNX Runtime's profile has it, which ends with the first call: a second one raises EngineError."""
+        session = self._session
+        if session is None or not self._profiling:
+            return super().layers(feeds)
+        self._profiling = False
+        self.run(feeds)
+        path = Path(session.end_profiling())
+        try:
+            events = msgspec.json.decode(path.read_bytes())
+        finally:
+            path.unlink(missing_ok=True)
+        runs = [event["ts"] for event in events if event.get("name") == "model_run"]
+        return [
+            LayerTime(event["name"].removesuffix("_kernel_time"), event["args"]["op_name"], event["dur"] / 1e3)
+            for event in events
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") and event["ts"] >= runs[-1]
+        ]
 
     def close(self) -> None:
         """Drop the session."""

@@ -21,7 +21,16 @@ from typing import Any
 import numpy as np
 
 from streamgc.errors import EngineError
-from streamgc.runtime.engine import PRECISIONS, Array, Engine, EngineOptions, Precision, TensorSpec, first_line
+from streamgc.runtime.engine import (
+    PRECISIONS,
+    Array,
+    Engine,
+    EngineOptions,
+    LayerTime,
+    Precision,
+    TensorSpec,
+    first_line,
+)
 from streamgc.runtime.onnx_header import OnnxHeader
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -142,6 +151,8 @@ def load(path: Path, backend: str, header: OnnxHeader, options: EngineOptions) -
     if options.cache is not None:
         options.cache.mkdir(parents=True, exist_ok=True)
         settings["CACHE_DIR"] = str(options.cache)
+    if options.profiling:
+        settings["PERF_COUNT"] = True
     try:
         model = core.read_model(str(path))
         if options.size is not None and any(port.get_partial_shape().is_dynamic for port in model.inputs):
@@ -153,7 +164,7 @@ def load(path: Path, backend: str, header: OnnxHeader, options: EngineOptions) -
     if asked not in ("auto", "int8") and got != _HINTS[compute]:
         raise EngineError(f"openvino would run {path.name} in {got}, not in the {compute} that was asked for")
     precision = "int8" if header.quantised else compute
-    return OpenVinoEngine(path.stem, precision, device_name(), compiled)
+    return OpenVinoEngine(path.stem, precision, device_name(), compiled, options.profiling)
 
 
 def _spec(port: Any) -> TensorSpec:
@@ -164,11 +175,11 @@ def _spec(port: Any) -> TensorSpec:
 class OpenVinoEngine(Engine):
     """A compiled network and its infer requests: one for each run that is under way at the same time."""
 
-    def __init__(self, name: str, precision: str, device: str, compiled: Any) -> None:
+    def __init__(self, name: str, precision: str, device: str, compiled: Any, profiling: bool = False) -> None:
         inputs = {spec.name: spec for spec in map(_spec, compiled.inputs)}
         outputs = {spec.name: spec for spec in map(_spec, compiled.outputs)}
         super().__init__(name, "openvino", precision, device, inputs, outputs)
-        self._compiled = compiled
+        self._compiled, self._profiling = compiled, profiling
         self._output_names = [port.get_any_name() for port in compiled.outputs]
         self._free = [compiled.create_infer_request()]
 
@@ -220,6 +231,21 @@ class OpenVinoEngine(Engine):
     def _give_back(self, request: Any) -> None:
         with self._lock, contextlib.suppress(AttributeError):
             self._free.append(request)
+
+    def layers(self, feeds: Mapping[str, Array]) -> list[LayerTime]:
+        """As OpenVINO's performance counters have it; layers that were fused into others are not there."""
+        if not self._profiling:
+            return super().layers(feeds)
+        request = self._take()
+        try:
+            request.infer(dict(self.check(feeds)), share_inputs=True, share_outputs=True)
+            return [
+                LayerTime(info.node_name, f"{info.node_type} ({info.exec_type})", info.real_time.total_seconds() * 1e3)
+                for info in request.profiling_info
+                if info.real_time.total_seconds() > 0
+            ]
+        finally:
+            self._give_back(request)
 
     def close(self) -> None:
         """Drop the requests and the compiled network."""
