@@ -153,10 +153,42 @@ def test_precision_is_what_was_asked(tmp_path: Path) -> None:
 
 
 def test_compiled_blobs_are_cached(network: Path, tmp_path: Path) -> None:
-    for _ in range(2):
-        with load_engine(network, backend="openvino", precision="fp32", threads=1, cache=tmp_path) as engine:
-            assert engine.run({"picture": picture()})["latent"].shape == (1, 8, 4, 6)
-    assert list(tmp_path.iterdir())
+    def answer(size: tuple[int, int] | None = None) -> np.ndarray:
+        with load_engine(
+            network, backend="openvino", precision="fp32", threads=1, size=size, cache=tmp_path / "new"
+        ) as engine:
+            return engine.run({"picture": picture()})["latent"]
+
+    first = answer()
+    (blob,) = (tmp_path / "new").iterdir()
+    made = blob.stat().st_ino
+    np.testing.assert_array_equal(answer(), first)
+    assert blob.stat().st_ino == made, "compiled again"
+    data = blob.read_bytes()
+    for broken in (b"", data[:40], data[: len(data) // 2], data[:-9] + bytes(9)):
+        blob.write_bytes(broken)
+        np.testing.assert_array_equal(answer(), first)
+        assert blob.read_bytes()[:32] != broken[:32] or len(broken) > 32
+        assert len(blob.read_bytes()) > len(data) * 0.9, "not compiled again"
+    np.testing.assert_array_equal(answer((64, 96)), first)
+    assert len(list((tmp_path / "new").iterdir())) == 2
+
+
+def test_a_cache_that_cannot_be_written_does_not_matter(network: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with load_engine(network, backend="openvino", threads=1, cache=tmp_path / "file" / "cache") as engine:
+        assert engine.run({"picture": picture()})["latent"].shape == (1, 8, 4, 6)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_the_runtime_tells_what_each_layer_took(network: Path, backend: str) -> None:
+    with load_engine(network, backend=backend, precision="fp32", threads=1, profiling=True) as engine:
+        engine.run({"picture": picture()})
+        layers = engine.layers({"picture": picture()})
+    assert any("conv" in f"{layer.name} {layer.kind}".lower() for layer in layers)
+    assert all(0 <= layer.milliseconds < 1000 for layer in layers)
+    with load_engine(network, backend=backend, precision="fp32", threads=1) as engine, pytest.raises(EngineError):
+        engine.layers({"picture": picture()})
 
 
 def test_import_sends_nothing_and_leaves_the_converter_importable() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+import contextlib
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamgc.codec.message import Background
 from streamgc.codec.tables import Tables, load_tables
-from streamgc.errors import ModelError
+from streamgc.errors import ModelError, StreamGCError
 from streamgc.pipeline.background import BackgroundKeeper
 from streamgc.pipeline.eyes import SceneEyes
 from streamgc.pipeline.looking import Eyes
@@ -21,6 +24,7 @@ from streamgc.pipeline.segmenters import SHIPPED, is_yolo, open_yolo
 from streamgc.pipeline.sender import Sender
 from streamgc.pipeline.settings import BLANK, PictureFormat, SenderSettings, parse_background
 from streamgc.profiling.spans import Spans
+from streamgc.runtime.blobs import cache_folder
 from streamgc.runtime.engine import Engine, Precision
 from streamgc.runtime.store import Model, ModelStore, preferred_precision
 from streamgc.scene.observer import Segment
@@ -64,34 +68,57 @@ class LoadedModels:
     """Compiled networks, each loaded when first needed and then shared."""
 
     def __init__(
-        self, name: str, picture_format: PictureFormat, choice: NetworkOptions, segmenter: str = SHIPPED
+        self,
+        name: str,
+        picture_format: PictureFormat,
+        choice: NetworkOptions,
+        segmenter: str = SHIPPED,
+        cache: Path | None = None,
     ) -> None:
-        """``segmenter``: a model's name or folder, or YOLO weights. Raises ModelError when there is no such model or it
-        has no tables, EngineError when it cannot be compiled."""
+        """``segmenter``: a model's name or folder, or YOLO weights. ``cache``: folder of compiled networks.
+
+        Raises ModelError when there is no such model or it has no tables.
+        """
         self.model: Model = ModelStore().open(name)
         if self.model.tables is None:
             raise ModelError(f"model {name!r} has no context tables: it cannot code a call")
         self.tables: Tables = load_tables(self.model.tables)
         self.format = picture_format
         self._choice = choice
+        self._cache = cache
         self._loaded: dict[str, Engine] = {}
+        self._locks = {role: threading.Lock() for role in (*self.model.roles, SEGMENTER)}
         self._room: RoomModel | None = None
+        self._room_lock = threading.Lock()
         self._segmenter = segmenter
         self._yolo: Segment | None = None
 
     def engine(self, role: str) -> Engine:
         """A network of the call model, or the segmenter."""
-        if role not in self._loaded:
-            model = ModelStore().open(self._segmenter) if role == SEGMENTER else self.model
-            size = (self.format.height, self.format.width)
-            choice = self._choice
-            precision = choice.precision
-            if precision == "auto":
-                precision = preferred_precision(model, role, choice.backend)
-            self._loaded[role] = model.load(
-                role, backend=choice.backend, precision=precision, threads=choice.threads, size=size
-            )
-        return self._loaded[role]
+        with self._locks[role]:
+            if role not in self._loaded:
+                model = ModelStore().open(self._segmenter) if role == SEGMENTER else self.model
+                choice = self._choice
+                self._loaded[role] = model.load(
+                    role,
+                    backend=choice.backend,
+                    precision=_precision(model, role, choice),
+                    threads=choice.threads,
+                    size=(self.format.height, self.format.width),
+                    cache=self._cache,
+                )
+            return self._loaded[role]
+
+    def load_later(self) -> None:
+        """Load what only sending needs, on a thread of its own, while the call is being set up."""
+        threading.Thread(target=self._load_rest, name="load-networks", daemon=True).start()
+
+    def _load_rest(self) -> None:
+        with contextlib.suppress(StreamGCError):  # whoever needs the network gets the error
+            if not is_yolo(self._segmenter):
+                self.engine(SEGMENTER)
+            self.engine("encoder")
+            self.room()
 
     @property
     def engine_name(self) -> str:
@@ -100,27 +127,43 @@ class LoadedModels:
         return ", ".join(names) or "none loaded"
 
     def encoder(self) -> EncoderNetwork:
-        return EncoderNetwork(self.engine("encoder"))
+        return EncoderNetwork(_Late(self, "encoder"))
 
     def generator(self) -> GeneratorNetwork:
-        return GeneratorNetwork(self.engine("reference"), self.engine("generator"))
+        return GeneratorNetwork(_Late(self, "reference"), _Late(self, "generator"))
 
     def room(self) -> RoomModel:
         """The generator of rooms."""
-        if self._room is None:
-            self._room = RoomModel(options=self._choice)
-        return self._room
+        with self._room_lock:
+            if self._room is None:
+                self._room = RoomModel(options=self._choice)
+            return self._room
 
     def segment(self) -> Segment:
-        """The segmenter, loaded. Raises InputError, BackendMissing, ModelError and EngineError."""
+        """The segmenter. Raises InputError, BackendMissing, ModelError and EngineError."""
         if is_yolo(self._segmenter):
             if self._yolo is None:
                 self._yolo = open_yolo(self._segmenter, self._choice.threads)
             return self._yolo
-        return Segmenter(self.engine(SEGMENTER), (self.format.height, self.format.width))
+        return Segmenter(_Late(self, SEGMENTER), (self.format.height, self.format.width))
 
     def eyes(self, preserve: str, framing: bool, spans: Spans, fps: float = 15.0) -> SceneEyes:
         return SceneEyes(self.segment(), self.format, preserve, framing, spans, fps)
+
+
+class _Late:
+    """A network that is there when it is first run: whoever makes a sender or a receiver waits for none."""
+
+    def __init__(self, models: LoadedModels, role: str) -> None:
+        self._models, self._role = models, role
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """As `Engine.run`; waits for the network to be loaded, and raises what loading raises."""
+        return self._models.engine(self._role).run(feeds)
+
+
+def _precision(model: Model, role: str, choice: NetworkOptions) -> Precision:
+    return preferred_precision(model, role, choice.backend) if choice.precision == "auto" else choice.precision
 
 
 class CallCodec:
@@ -172,7 +215,10 @@ class CallCodec:
 
 
 def load_codec(options: Options) -> CallCodec:
-    """Load and warm up the codec that the options name. Raises InputError, ModelError and EngineError."""
+    """Load the codec that the options name: what receiving needs now, the rest on a thread meanwhile.
+
+    Compiled networks are kept in the user's cache. Raises InputError, ModelError and EngineError.
+    """
     picture_format = PictureFormat(options.width, options.height)
     settings = SenderSettings(
         format=picture_format,
@@ -187,9 +233,13 @@ def load_codec(options: Options) -> CallCodec:
         picture_format,
         NetworkOptions(options.backend, options.precision, options.threads or None),
         options.segmenter,
+        cache_folder() / "engines",
     )
-    for role in ("encoder", "reference", "generator"):
+    for role in ("reference", "generator"):
         models.engine(role)
-    models.segment()
-    models.room()
+    if is_yolo(options.segmenter):
+        models.segment()
+    else:
+        ModelStore().open(options.segmenter)  # a model that is not there is said now
+    models.load_later()
     return CallCodec(models, settings)

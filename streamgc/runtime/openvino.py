@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from streamgc.errors import EngineError
+from streamgc.runtime.blobs import BlobCache
 from streamgc.runtime.engine import (
     PRECISIONS,
     Array,
@@ -148,16 +149,10 @@ def load(path: Path, backend: str, header: OnnxHeader, options: EngineOptions) -
     if asked != "auto" and compute.upper() not in capabilities and compute != "fp32":
         raise EngineError(f"openvino has no {compute} on this CPU (it has {', '.join(sorted(capabilities)).lower()})")
     settings = _settings(_HINTS[compute], options.threads or os.cpu_count() or 1)
-    if options.cache is not None:
-        options.cache.mkdir(parents=True, exist_ok=True)
-        settings["CACHE_DIR"] = str(options.cache)
     if options.profiling:
         settings["PERF_COUNT"] = True
     try:
-        model = core.read_model(str(path))
-        if options.size is not None and any(port.get_partial_shape().is_dynamic for port in model.inputs):
-            model.reshape(header.shapes_at(*options.size))
-        compiled = core.compile_model(model, "CPU", settings)
+        compiled = _compiled(core, path, header, options, settings)
     except RuntimeError as error:
         raise EngineError(f"openvino cannot compile {path.name}: {first_line(error)}") from None
     got = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
@@ -165,6 +160,25 @@ def load(path: Path, backend: str, header: OnnxHeader, options: EngineOptions) -
         raise EngineError(f"openvino would run {path.name} in {got}, not in the {compute} that was asked for")
     precision = "int8" if header.quantised else compute
     return OpenVinoEngine(path.stem, precision, device_name(), compiled, options.profiling)
+
+
+def _compiled(core: Any, path: Path, header: OnnxHeader, options: EngineOptions, settings: Mapping[str, Any]) -> Any:
+    """The compiled network, from the cache where it has been compiled before. Raises RuntimeError."""
+    cache = BlobCache(options.cache) if options.cache is not None else None
+    if cache is not None:
+        version = import_openvino().get_version()
+        kept = cache.path(path, ("openvino", version, device_name(), core.available_devices, settings, options.size))
+        blob = cache.read(kept)
+        if blob is not None:
+            with contextlib.suppress(RuntimeError):  # of a runtime that says it is the same and is not
+                return core.import_model(blob, "CPU", settings)
+    model = core.read_model(str(path))
+    if options.size is not None and any(port.get_partial_shape().is_dynamic for port in model.inputs):
+        model.reshape(header.shapes_at(*options.size))
+    compiled = core.compile_model(model, "CPU", settings)
+    if cache is not None:
+        cache.write(kept, compiled.export_model().getvalue())
+    return compiled
 
 
 def _spec(port: Any) -> TensorSpec:
