@@ -13,13 +13,13 @@ from typing import Any
 import msgspec
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
 from streamgc.call.demo_options import DemoOptions, PeerOptions
 from streamgc.call.rendezvous import make_room
 from streamgc.call.report import read_log, report, write_pictures, write_report
 from streamgc.call.serve import SignalingOptions, local_server
 from streamgc.call.sources import Size, has_sound, load_clip, packaged_clip
+from streamgc.call.table import table
 from streamgc.errors import CallError, StreamGCError
 from streamgc.rtc.pictures import Picture
 from streamgc.rtc.statistics import Statistics, from_json_line
@@ -147,37 +147,3 @@ async def _watch(process: asyncio.subprocess.Process, name: str, update: Callabl
         raise StreamGCError(said.splitlines()[-1] if said else "a peer of the demo failed")
     if code not in (0, 130):
         raise CallError(f"a peer of the demo crashed ({code}): {said.splitlines()[-1] if said else 'no message'}")
-
-
-def table(latest: dict[str, Statistics]) -> Table:
-    """The live table: one column a peer."""
-    shown = Table(title="StreamGC call", min_width=64)
-    shown.add_column("")
-    for name in sorted(latest):
-        shown.add_column(f"peer {name} ({latest[name].state})", justify="right")
-    for label, cell in _ROWS:
-        shown.add_row(label, *(cell(latest[name]) for name in sorted(latest)))
-    stage_names = {stage: None for one in latest.values() for stage in one.stages}
-    for stage in stage_names:
-        cells = (latest[name].stages.get(stage) for name in sorted(latest))
-        shown.add_row(
-            f"  {stage} ms", *(f"{times['p50']:.1f} / {times['p95']:.1f}" if times else "" for times in cells)
-        )
-    return shown
-
-
-_ROWS: tuple[tuple[str, Callable[[Statistics], str]], ...] = (
-    ("sent kbps, on the wire", lambda one: f"{one.sent.kbps_onwire:.1f}"),
-    ("sent kbps, payload", lambda one: f"{one.sent.kbps_payload:.1f}"),
-    ("received kbps, on the wire", lambda one: f"{one.received.kbps_onwire:.1f}"),
-    ("frames sent", lambda one: str(one.sent.frames_sent)),
-    ("frames shown", lambda one: str(one.received.frames_shown)),
-    (
-        "frames dropped",
-        lambda one: str(sum(one.sent.frames_dropped.values()) + sum(one.received.frames_dropped.values())),
-    ),
-    ("sound kbps: sent, received", lambda one: f"{one.sent.sound_kbps:.1f}, {one.received.sound_kbps:.1f}"),
-    ("loss", lambda one: f"{max(one.received.loss, one.sent.loss_reported):.1%}"),
-    ("round trip ms", lambda one: "" if one.rtt_ms is None else f"{one.rtt_ms:.0f}"),
-    ("latency ms, p50 / p95", lambda one: ""),
-)

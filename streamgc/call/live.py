@@ -19,7 +19,6 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import msgspec
-from prometheus_client.parser import text_string_to_metric_families
 from rich.table import Table
 
 from streamgc.errors import InputError
@@ -154,6 +153,8 @@ async def watch(process: int, seconds: float) -> Recording:
 
 def scrape(url: str) -> dict[str, dict[str, float]]:
     """Percentiles by stage, and dropped frames by cause under "drops", from a metrics endpoint. Raises `InputError`."""
+    from prometheus_client.parser import text_string_to_metric_families  # slow to import, and a call needs it not
+
     if not url.startswith(("http://127.0.0.1", "http://localhost", "http://[::1]")):
         raise InputError(
             f"--live {url}: a process id, or the http:// address of a call's --metrics-port on this machine"

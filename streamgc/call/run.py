@@ -7,20 +7,20 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from aiortc import RTCIceServer
 from rich.console import Console
 from rich.live import Live
 
 from streamgc.call.codec import Codec, CodecOptions, load_codec
-from streamgc.call.demo import table
 from streamgc.call.devices import is_screen
 from streamgc.call.ice import named_servers
-from streamgc.call.metrics import MetricsEndpoint
 from streamgc.call.rendezvous import make_room, parse_link, server_url
 from streamgc.call.session import Event, Hooks, Session, SessionOptions
 from streamgc.call.sinks import VideoFile
 from streamgc.call.sources import Camera, Size, load_clip, load_sound, play, play_sound
+from streamgc.call.table import table
 from streamgc.call.virtual_camera import VirtualCamera
 from streamgc.errors import StreamGCError
 from streamgc.profiling.process import age_s
@@ -30,6 +30,9 @@ from streamgc.rtc.opus import Samples
 from streamgc.rtc.pictures import Captured, Picture
 from streamgc.rtc.snapshot import Snapshots
 from streamgc.rtc.statistics import Statistics, to_json_line
+
+if TYPE_CHECKING:
+    from streamgc.call.metrics import MetricsEndpoint
 
 NEW_ROOM = "new"
 _FOREVER_S = 10.0 * 365 * 24 * 3600
@@ -84,7 +87,7 @@ class _Call:
         self._record: _Recorder | None = None
         self._virtual: VirtualCamera | None = None
         self._lines = Path(options.statistics).open("ab") if options.statistics else None  # noqa: SIM115
-        self._metrics = MetricsEndpoint(options.metrics_port) if options.metrics_port else None
+        self._metrics = _metrics(options.metrics_port) if options.metrics_port else None
 
     async def run(self) -> None:
         options = self._options
@@ -175,7 +178,9 @@ class _Call:
         if is_screen(options.input):
             return from_camera(Camera(options.input, None, fps), seconds)
         if options.input:
-            return play(load_clip(options.input, size, fps), fps, seconds)
+            if not Path(options.input).is_file():
+                load_clip(options.input, size, fps)  # says what is wrong, before anything is started
+            return _from_file(asyncio.create_task(asyncio.to_thread(load_clip, options.input, size, fps)), fps, seconds)
         if options.codec.framing:  # the codec cuts its own picture out of a larger one
             size = Size(2 * size.width, 2 * size.height)
         return from_camera(Camera(options.camera, size, fps), seconds)
@@ -212,11 +217,23 @@ class _Call:
             self._metrics.update(statistics)
 
 
+def _metrics(port: int) -> "MetricsEndpoint":
+    from streamgc.call.metrics import MetricsEndpoint  # 60 ms of imports that few calls need
+
+    return MetricsEndpoint(port)
+
+
 async def _send(session: Session, pictures: AsyncIterator[Captured]) -> None:
     try:
         await session.send_all(pictures)
     finally:
         session.stop()
+
+
+async def _from_file(loading: asyncio.Task[list[Picture]], fps: float, seconds: float) -> AsyncIterator[Captured]:
+    """A clip that is read while the call is being set up. Raises `InputError` for what is no video."""
+    async for captured in play(await loading, fps, seconds):
+        yield captured
 
 
 async def from_camera(camera: Camera, seconds: float) -> AsyncIterator[Captured]:

@@ -80,9 +80,25 @@ class BackgroundKeeper:
 
 def composite(person: NDArray[np.uint8], background: Picture) -> Picture:
     """Person RGB + alpha (H, W, 4) over a background (H, W, 3), in integers."""
-    alpha = person[..., 3:].astype(np.uint16)
-    mixed = person[..., :3] * alpha + background * (255 - alpha) + 127
-    return (mixed // 255).astype(np.uint8)
+    return blend(person, person[..., 3], background)
+
+
+def blend(person: NDArray[np.uint8], alpha: NDArray[np.uint8], background: Picture) -> Picture:
+    """``person`` (H, W, 3 or more) over ``background`` (H, W, 3) by ``alpha`` (H, W), rounded.
+
+    Almost every pixel is one or the other: those are chosen, a plane at a time, and only the edge is mixed.
+    """
+    opaque = alpha == 255
+    mixed = np.empty_like(background)
+    for channel in range(3):
+        mixed[..., channel] = np.where(opaque, person[..., channel], background[..., channel])
+    edge = np.flatnonzero((alpha > 0) & ~opaque)
+    if edge.size:
+        share = alpha.reshape(-1)[edge, None].astype(np.uint16)
+        over = person.reshape(-1, person.shape[-1])[edge, :3] * share
+        under = background.reshape(-1, 3)[edge] * (255 - share)
+        mixed.reshape(-1, 3)[edge] = (over + under + 127) // 255
+    return mixed
 
 
 def over_room(person: NDArray[np.uint8], background: Picture, real: bool) -> Picture:
@@ -95,7 +111,7 @@ def over_room(person: NDArray[np.uint8], background: Picture, real: bool) -> Pic
     alpha = person[..., 3]
     if real:
         alpha = grow(alpha, SEAM)
-    return composite(np.dstack((person[..., :3], CRISP[alpha])), background)
+    return blend(person, CRISP.take(alpha), background)
 
 
 def grow(alpha: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:

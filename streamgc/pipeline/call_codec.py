@@ -21,8 +21,8 @@ from streamgc.pipeline.networks import EncoderNetwork, GeneratorNetwork, Network
 from streamgc.pipeline.receiver import Receiver
 from streamgc.pipeline.room_network import RoomModel
 from streamgc.pipeline.segmenters import SHIPPED, is_yolo, open_yolo
-from streamgc.pipeline.sender import Sender
-from streamgc.pipeline.settings import BLANK, PictureFormat, SenderSettings, parse_background
+from streamgc.pipeline.sender import Sender, blanked
+from streamgc.pipeline.settings import PictureFormat, SenderSettings, parse_background
 from streamgc.profiling.spans import Spans
 from streamgc.runtime.blobs import cache_folder
 from streamgc.runtime.engine import Engine, Precision
@@ -94,7 +94,11 @@ class LoadedModels:
         self._yolo: Segment | None = None
 
     def engine(self, role: str) -> Engine:
-        """A network of the call model, or the segmenter."""
+        """A network of the call model, or the segmenter.
+
+        The segmenter has one thread: a second one saves it a millisecond and doubles what it costs the machine
+        (``docs/results/latency.md``).
+        """
         with self._locks[role]:
             if role not in self._loaded:
                 model = ModelStore().open(self._segmenter) if role == SEGMENTER else self.model
@@ -103,7 +107,7 @@ class LoadedModels:
                     role,
                     backend=choice.backend,
                     precision=_precision(model, role, choice),
-                    threads=choice.threads,
+                    threads=1 if role == SEGMENTER else choice.threads,
                     size=(self.format.height, self.format.width),
                     cache=self._cache,
                 )
@@ -207,11 +211,11 @@ class CallCodec:
             return lambda picture: picture
         eyes = self.models.eyes(self.settings.preserve, self.settings.framing, Spans(enabled=False))
 
-        def blanked(picture: Picture) -> Picture:
+        def fit(picture: Picture) -> Picture:
             view = eyes.look(picture)
-            return np.where(view.matte[..., None] > 0, view.picture, np.uint8(BLANK))
+            return blanked(view.picture, view.matte)
 
-        return blanked
+        return fit
 
 
 def load_codec(options: Options) -> CallCodec:

@@ -89,7 +89,7 @@ class Sender:
         with self._spans.frame(number):
             view = self._eyes.look(frame)
             with self._spans("blank"):
-                kept = np.where(view.matte[..., None] > 0, view.picture, np.uint8(BLANK))
+                kept = blanked(view.picture, view.matte)
             with self._lock:
                 return self._encode(view, kept, number)
 
@@ -241,6 +241,14 @@ class Sender:
             self._crop, self._crop_age = view.crop, 0
             message = replace(message, crop=Crop(*view.crop))
         return message
+
+
+def blanked(picture: Picture, matte: NDArray[np.uint8]) -> Picture:
+    """The picture (H, W, 3) where the matte (H, W) is 255, and `BLANK` where it is 0; by bits, which is fastest."""
+    mask = np.empty_like(picture)
+    for channel in range(3):
+        mask[..., channel] = matte
+    return (picture & mask) | (~mask & np.uint8(BLANK))
 
 
 def _error(view: View, kept: Picture, key: Key) -> float:
