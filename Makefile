@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test slow lint clean
+.PHONY: demo test slow bench lint clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,10 @@ test: lint
 
 slow: .stamp-dev
 	$(BIN)/pytest -m slow
+
+# Alone on the machine: the hot paths at three sizes each, as ratios to a reference of the same run.
+bench: .stamp-dev
+	$(BIN)/pytest benchmarks --benchmark-columns=min,median,rounds --benchmark-sort=name
 
 clean:
 	rm -rf $(VENV) .stamp-core .stamp-dev out build dist

@@ -1,0 +1,1 @@
+"""Speed of the hot paths at three sizes each: `make bench`."""
