@@ -176,12 +176,15 @@ def call(
     wire_kbps: WireKbps = 0.0,
 ) -> None:
     """Call someone: join a room and exchange pictures until one side leaves."""
-    from streamgc.call.run import CallOptions, run_call
-
     if list_devices:
         _show_devices()
         return
     codec = _codec(size, fps, kbps, background, preserve, framing, model, backend, threads, segmenter)
+    from streamgc.call.codec import start_loading
+
+    loading = start_loading(codec) if headless else None
+    from streamgc.call.run import CallOptions, run_call
+
     options = CallOptions(
         room,
         server,
@@ -204,7 +207,7 @@ def call(
         wire_kbps=wire_kbps,
     )
     if headless:
-        run_call(options)
+        run_call(options, loading=loading)
         return
     from streamgc.call.agent import run_page
 

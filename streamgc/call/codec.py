@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -67,3 +68,12 @@ def load_codec(options: CodecOptions) -> Codec:
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"there is no codec {options.factory}: {error}") from error
     return cast(Codec, factory(options))
+
+
+def start_loading(options: CodecOptions) -> "Future[Codec]":
+    """`load_codec` on a thread of its own, while whoever asks imports what a call needs: networks load outside of
+    Python, so that the two go side by side."""
+    executor = ThreadPoolExecutor(1, thread_name_prefix="load-codec")
+    loading = executor.submit(load_codec, options)
+    executor.shutdown(wait=False)
+    return loading

@@ -18,6 +18,7 @@ from streamgc.errors import InputError
 from streamgc.profiling.clock import ClockOffset, estimate_between
 from streamgc.profiling.opentelemetry import write_otlp
 from streamgc.profiling.page import write_page
+from streamgc.profiling.process import OtherLoad
 from streamgc.profiling.recording import Recording, Second, SentMark, ShownMark, Stage, host_name, write_recording
 from streamgc.profiling.summary import Summary, as_json, summarise
 from streamgc.profiling.timeline import Timeline, join
@@ -46,9 +47,11 @@ def profile_call(options: ProfileOptions, update: Update = lambda name, statisti
     clip = str(options.input or packaged_clip())
     with tempfile.TemporaryDirectory(prefix="streamgc-profile-") as name:
         folder = Path(name)
-        asyncio.run(make_call(demo, clip, folder, update))
+        with OtherLoad() as other:
+            asyncio.run(make_call(demo, clip, folder, update))
         logs = [read_log(folder / f"{peer}.events") for peer in "ab"]
     whole = report(demo, logs)
+    whole["other_cpu_percent"] = round(max(0.0, other.percent), 1)
     recordings = [recording_of(peer, log) for peer, log in zip("ab", logs, strict=True)]
     return measured(whole, recordings, options)
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from streamgc.call.profile import Profile
     from streamgc.call.profile_options import ProfileOptions
 
+BUSY_PERCENT = 15.0
+"""CPU of other programs, in per cent of a core, from which a user is told."""
+
 
 def profile(
     grid: Annotated[
@@ -170,6 +173,9 @@ def _show(console: Console, profile: Profile, out: Path | None) -> None:
     if "cpu_percent" in profile.report:
         said.append(f"{profile.report['cpu_percent']:.0f} % of a core")
     console.print(", ".join(said))
+    other = profile.report.get("other_cpu_percent", 0.0)
+    if other > BUSY_PERCENT:
+        console.print(f"[yellow]other programs took {other:.0f} % of a core meanwhile: the figures are of that, too[/]")
     if out is not None:
         write_profile(out, profile)
         console.print(f"look at {out / 'report.html'}; https://ui.perfetto.dev opens {out / 'trace.json'}")

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -65,13 +66,14 @@ class CallOptions:
     wire_kbps: float = 0.0  # ceiling for everything that is sent, headers included; 0 = none
 
 
-def run_call(options: CallOptions, console: Console | None = None) -> None:
-    """Join, exchange pictures until one side leaves, print what happens.
+def run_call(options: CallOptions, console: Console | None = None, loading: "Future[Codec] | None" = None) -> None:
+    """Join, exchange pictures until one side leaves, print what happens. `loading`: the codec of these options.
 
     Raises a `StreamGCError` with one clear line: no camera, no such file, no server, no such room, room full, no path
     to the peer.
     """
-    asyncio.run(_Call(options, load_codec(options.codec), console or Console()).run())
+    codec = loading.result() if loading is not None else load_codec(options.codec)
+    asyncio.run(_Call(options, codec, console or Console()).run())
 
 
 def ice_servers(options: CallOptions) -> tuple[RTCIceServer, ...]:

@@ -26,6 +26,30 @@ def cpu_by_thread() -> dict[str, float]:
     return dict(used)
 
 
+class OtherLoad:
+    """What the rest of the machine does during a `with` block: a measurement on a busy machine is one of its load."""
+
+    percent = 0.0
+    """CPU of processes that are neither this one nor came from it, in per cent of one core."""
+
+    def __enter__(self) -> OtherLoad:
+        self._before = _machine_and_own()
+        self._since = time.monotonic()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        machine, own = (after - before for after, before in zip(_machine_and_own(), self._before, strict=True))
+        self.percent = 100 * (machine - own) / max(time.monotonic() - self._since, 1e-3)
+
+
+def _machine_and_own() -> tuple[float, float]:
+    """CPU seconds of the whole machine, and of this process and its children that have ended."""
+    every = psutil.cpu_times()
+    idle = every.idle + getattr(every, "iowait", 0.0)
+    own = psutil.Process().cpu_times()
+    return sum(every) - idle - getattr(every, "guest", 0.0), sum(own[:4])
+
+
 def age_s() -> float:
     """Seconds since this process was started, interpreter and imports included."""
     try:
