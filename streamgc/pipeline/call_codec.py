@@ -115,14 +115,16 @@ class LoadedModels:
 
     def load_later(self) -> None:
         """Load what only sending needs, on a thread of its own, while the call is being set up."""
-        threading.Thread(target=self._load_rest, name="load-networks", daemon=True).start()
+        # No daemon: a runtime that compiles while the interpreter goes away takes the process down with it.
+        threading.Thread(target=self._load_rest, name="load-networks").start()
 
     def _load_rest(self) -> None:
         with contextlib.suppress(StreamGCError):  # whoever needs the network gets the error
-            if not is_yolo(self._segmenter):
-                self.engine(SEGMENTER)
-            self.engine("encoder")
-            self.room()
+            for role in ("encoder",) if is_yolo(self._segmenter) else (SEGMENTER, "encoder"):
+                if threading.main_thread().is_alive():
+                    self.engine(role)
+            if threading.main_thread().is_alive():
+                self.room()
 
     @property
     def engine_name(self) -> str:
