@@ -24,6 +24,7 @@ from streamgc.call.sinks import RawFrames
 from streamgc.call.sources import Camera, Size, load_clip, load_sound, play, play_sound
 from streamgc.call.study import studied
 from streamgc.errors import StreamGCError
+from streamgc.profiling.luminance import brightness, level_at, paint
 from streamgc.profiling.process import cpu_by_thread, thread_names
 from streamgc.rtc.connection import Connection, ConnectionOptions
 from streamgc.rtc.opus import Samples
@@ -83,6 +84,20 @@ class FirstHeard(msgspec.Struct, tag="heard", frozen=True):
     at_ns: int
 
 
+class Flashed(msgspec.Struct, tag="flashed", frozen=True):
+    """The source's block changed its brightness in the picture handed over then."""
+
+    captured_ns: int
+    level: int
+
+
+class Seen(msgspec.Struct, tag="seen", frozen=True):
+    """How bright the block was in a displayed picture."""
+
+    at_ns: int
+    level: float
+
+
 class Ended(msgspec.Struct, tag="ended", frozen=True):
     """The last record."""
 
@@ -107,7 +122,9 @@ class Ended(msgspec.Struct, tag="ended", frozen=True):
     threads: dict[int, str]  # names, by what `SpanRecord.thread` holds
 
 
-Record = SentFrame | ShownFrame | PlainShown | FirstHeard | SpanRecord | Tick | Ended
+Record = (
+    SentFrame | ShownFrame | PlainShown | FirstHeard | SpanRecord | Tick | Flashed | Seen | Ended
+)
 
 
 class Peer:
@@ -193,11 +210,22 @@ class Peer:
                 samples = load_sound(options.input, len(pictures) / fps) if options.sound else None
                 if samples is not None:
                     self._speaking = asyncio.create_task(self._speak(samples))
-                await self._session.send_all(play(pictures, fps, options.seconds))
+                played = play(pictures, fps, options.seconds)
+                await self._session.send_all(self._flash(played) if options.study.flash else played)
         finally:
             if self._speaking is not None:
                 self._speaking.cancel()
             self._session.stop()
+
+    async def _flash(self, pictures: AsyncIterator[Captured]) -> AsyncIterator[Captured]:
+        since, last = 0, 0
+        async for captured in pictures:
+            since = since or captured.captured_ns
+            level = level_at(captured.captured_ns, since)
+            if level != last:
+                self._write(Flashed(captured.captured_ns, level))
+                last = level
+            yield captured._replace(picture=paint(captured.picture, level))
 
     def _on_connection(self, connection: Connection) -> None:
         self._connection = connection
@@ -215,6 +243,8 @@ class Peer:
 
     def _on_shown(self, picture: Picture, number: int | None, at_ns: int) -> None:
         self._write(ShownFrame(number, at_ns, self._shown.add(picture)))
+        if self._options.study.flash:
+            self._write(Seen(at_ns, brightness(picture)))
 
     def _on_heard(self, samples: Samples, at_ns: int) -> None:
         if not self._heard.tell():

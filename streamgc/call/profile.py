@@ -16,6 +16,7 @@ from streamgc.call.report import Log, read_log, report, write_report
 from streamgc.call.sources import packaged_clip
 from streamgc.errors import InputError
 from streamgc.profiling.clock import ClockOffset, estimate_between
+from streamgc.profiling.luminance import Agreement, Level, Step, find_steps
 from streamgc.profiling.opentelemetry import write_otlp
 from streamgc.profiling.page import write_page
 from streamgc.profiling.process import OtherLoad
@@ -52,6 +53,8 @@ def profile_call(options: ProfileOptions, update: Update = lambda name, statisti
         logs = [read_log(folder / f"{peer}.events") for peer in "ab"]
     whole = report(demo, logs)
     whole["other_cpu_percent"] = round(max(0.0, other.percent), 1)
+    if options.study.flash:
+        whole["light"] = _light(logs, options.codec.fps).as_dict()
     recordings = [recording_of(peer, log) for peer, log in zip("ab", logs, strict=True)]
     return measured(whole, recordings, options)
 
@@ -155,6 +158,19 @@ def recording_of(peer: str, log: Log) -> Recording:
         dropped=dict(ended.sent_dropped) | dict(ended.received_dropped),
         threads=ended.threads,
     )
+
+
+def _light(logs: Sequence[Log], fps: float) -> Agreement:
+    """Glass to glass by light, against that by identity."""
+    sender, receiver = logs
+    identity = {
+        sender.sent[mark.number].captured_ns: (mark.at_ns - sender.sent[mark.number].captured_ns) / 1e6
+        for mark in receiver.shown
+        if mark.number is not None and mark.number in sender.sent
+    }
+    steps = [Step(one.captured_ns, one.level) for one in sender.flashed[1:]]  # the first is no change
+    levels = [Level(one.at_ns, one.level) for one in receiver.seen]
+    return find_steps(steps, levels, identity, 1e9 / fps)
 
 
 def _without_start(timeline: Timeline, seconds: float) -> Timeline:

@@ -36,6 +36,9 @@ def profile(
     delay: Annotated[float, typer.Option(help="One-way delay in ms.")] = 0.0,
     rate: Annotated[float, typer.Option(help="Capacity of the link in kbit/s on the wire; 0 = unlimited.")] = 0.0,
     slow: Annotated[float, typer.Option(help="Make the receiver so many times slower, to see overload.")] = 1.0,
+    flash: Annotated[
+        bool, typer.Option("--flash", help="Check glass to glass by light: a block of the picture blinks.")
+    ] = False,
     model: Annotated[str, typer.Option(help="Model folder by name, or a path to one.")] = "lite",
     backend: Annotated[str, typer.Option(help="auto, openvino, onnxruntime, tensorrt or tensorrt-rtx.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 or int8.")] = "auto",
@@ -74,7 +77,7 @@ def profile(
     if layers:
         _layers(codec)
         return
-    options = _options(input, seconds, codec, duplex, (loss, delay, rate), slow, out)
+    options = _options(input, seconds, codec, duplex, (loss, delay, rate), (slow, flash), out)
     if live:
         _live(live, options)
     elif join is not None:
@@ -127,7 +130,7 @@ def _options(
     codec: CodecOptions,
     duplex: bool,
     link: tuple[float, float, float],
-    slow: float,
+    study: tuple[float, bool],
     out: Path | None,
 ) -> ProfileOptions:
     from streamgc.call.demo_options import Study
@@ -136,7 +139,7 @@ def _options(
 
     loss, delay, rate = link
     impairment = Impairment(loss / 100, delay_ms=delay, rate_kbps=rate)
-    return ProfileOptions(input, seconds, 2.0, codec, duplex, impairment, Study(slow), out)
+    return ProfileOptions(input, seconds, 2.0, codec, duplex, impairment, Study(*study), out)
 
 
 def _measured(options: ProfileOptions, pipeline: bool) -> Profile:
@@ -176,9 +179,18 @@ def _show(console: Console, profile: Profile, out: Path | None) -> None:
     other = profile.report.get("other_cpu_percent", 0.0)
     if other > BUSY_PERCENT:
         console.print(f"[yellow]other programs took {other:.0f} % of a core meanwhile: the figures are of that, too[/]")
+    if "light" in profile.report:
+        console.print(_light_text(profile.report["light"]))
     if out is not None:
         write_profile(out, profile)
         console.print(f"look at {out / 'report.html'}; https://ui.perfetto.dev opens {out / 'trace.json'}")
+
+
+def _light_text(light: dict[str, float]) -> str:
+    return (
+        f"by light: {light['found']:.0f} of {light['steps']:.0f} steps found, median {light['light_ms']:.1f} ms; by "
+        f"identity {light['identity_ms']:.1f} ms; {light['within_interval']:.0%} agree within a frame interval"
+    )
 
 
 def _sweep(words: list[str], options: ProfileOptions, pipeline: bool) -> None:

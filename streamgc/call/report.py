@@ -10,7 +10,18 @@ import msgspec
 import numpy as np
 
 from streamgc.call.demo_options import DemoOptions
-from streamgc.call.demo_peer import Ended, FirstHeard, PlainShown, Record, SentFrame, ShownFrame, SpanRecord, Tick
+from streamgc.call.demo_peer import (
+    Ended,
+    FirstHeard,
+    Flashed,
+    PlainShown,
+    Record,
+    Seen,
+    SentFrame,
+    ShownFrame,
+    SpanRecord,
+    Tick,
+)
 from streamgc.call.sinks import VideoFile, read_raw, side_by_side, write_bytes, write_sheet
 from streamgc.errors import CallError
 from streamgc.profiling.percentiles import StageTimes, as_report, percentiles
@@ -34,6 +45,8 @@ class Log:
     spans: list[SpanRecord] = field(default_factory=list)
     ticks: list[Tick] = field(default_factory=list)
     heard_ns: int | None = None  # when the first sample of the sound file was heard
+    flashed: list[Flashed] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
     ended: Ended | None = None
 
 
@@ -55,6 +68,10 @@ def read_log(path: Path) -> Log:
             log.spans.append(record)
         elif isinstance(record, Tick):
             log.ticks.append(record)
+        elif isinstance(record, Flashed):
+            log.flashed.append(record)
+        elif isinstance(record, Seen):
+            log.seen.append(record)
         else:
             log.ended = record
     if log.ended is None:
