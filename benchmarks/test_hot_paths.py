@@ -1,4 +1,4 @@
-"""Coder, heatmap, packets and networks, each at three sizes."""
+"""Coder, heatmap, packets and networks, each at three sizes; and what it costs to watch them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from streamgc.codec.symbols import Code, make_code
 from streamgc.codec.tables import default_tables
 from streamgc.pipeline.background import over_room
 from streamgc.pipeline.sender import blanked
+from streamgc.profiling.spans import Spans
 from streamgc.rtc.payload import packetise, parse_packet
 from streamgc.runtime.samples import chained_feeds, synthetic_pictures
 from streamgc.runtime.store import ModelStore
@@ -121,3 +122,18 @@ def test_network(measure: Measure, network: str, side: int) -> None:
     precision = "int8" if model.has(role, "int8") else "fp32"
     with model.load(role, backend="openvino", precision=precision, threads=1, size=(side, side)) as engine:
         measure(f"{role} {precision} ×1", f"{side}²", side**2, lambda: engine.run(feeds), False)
+
+
+@pytest.mark.parametrize("stages", [10, 20, 40])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_spans(measure: Measure, enabled: bool, stages: int) -> None:
+    """What it costs to watch a frame that passes so many stages; a call's has about twenty."""
+    spans = Spans(enabled)
+
+    def frame() -> None:
+        with spans.frame(1):
+            for _ in range(stages):
+                with spans("encode"):
+                    pass
+
+    measure(f"spans {'on' if enabled else 'off'}", f"{stages}", stages, frame, True)

@@ -126,3 +126,15 @@ class FakeCodec:
 def load_fake(options: CodecOptions) -> FakeCodec:
     """A factory for the options of a call: `tests.rtc_fakes:load_fake`."""
     return FakeCodec(shape=(options.height, options.width))
+
+
+class SlowFakeCodec(FakeCodec):
+    """Its receiver takes 30 ms a picture."""
+
+    def receiver(self, spans: Spans) -> FakeReceiver:
+        return FakeReceiver(0.03, self._shape)
+
+
+def load_slow_fake(options: CodecOptions) -> SlowFakeCodec:
+    """A factory, as `load_fake`."""
+    return SlowFakeCodec(shape=(options.height, options.width))

@@ -25,7 +25,7 @@ from streamgc.errors import InputError
 from streamgc.profiling.compare import read_report
 from streamgc.profiling.recording import read_recording
 from streamgc.profiling.spans import Span
-from streamgc.profiling.summary import WHOLE, summarise_peer
+from streamgc.profiling.summary import WHOLE, service_ms, summarise_peer
 from streamgc.rtc.statistics import Received, Sent, Statistics
 from tests.profiling_calls import call
 from tests.test_call_sources import write_video
@@ -219,3 +219,18 @@ def test_what_cannot_be_profiled_is_said(words: list[str]) -> None:
     result = CliRunner().invoke(app, ["profile", *words])
     assert isinstance(result.exception, InputError)
     assert "\n" not in str(result.exception)
+
+
+def test_overload_keeps_latency_bounded_and_counts_what_it_drops(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A receiver that takes 150 ms a picture gets fifteen a second: the newest is shown, the others are counted."""
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    slow = replace(FAKE, factory="tests.rtc_fakes:load_slow_fake")
+    found = profile_call(ProfileOptions(clip, seconds=4.0, warm_up_s=1.0, codec=slow, study=Study(slow=5.0)))
+    whole = found.summary.whole
+    assert whole is not None
+    service = service_ms(found.timeline)
+    assert service > 140
+    assert whole.times.p95 < service + 2 * 1000 / slow.fps + 15
+    video = found.report["video"]
+    assert found.timeline.dropped["overtaken"] > 0.4 * video["frames_sent"]
+    assert video["frames_shown"] + found.timeline.dropped["overtaken"] >= video["frames_sent"] - 3

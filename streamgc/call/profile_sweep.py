@@ -21,8 +21,9 @@ from streamgc.call.profile_options import ProfileOptions
 from streamgc.call.sinks import write_bytes
 from streamgc.errors import InputError
 from streamgc.pipeline.settings import parse_format
-from streamgc.profiling.charts import Bar, bars
-from streamgc.profiling.page import plain_page
+from streamgc.profiling.charts import FULL, Bar, bars
+from streamgc.profiling.page import plain_page, standalone
+from streamgc.profiling.summary import service_ms
 from streamgc.profiling.timeline import WAITING
 from streamgc.runtime.engine import PRECISIONS
 
@@ -30,6 +31,9 @@ POINTS_MAX = 64
 """Combinations of one sweep."""
 
 Setting = dict[str, str]
+
+SWEEP_LEFT = 260
+"""Units for a combination's name."""
 
 
 class Point(NamedTuple):
@@ -91,10 +95,11 @@ def sweep_table(points: Sequence[Point]) -> Table:
 
 
 def write_sweep(folder: Path, points: Sequence[Point]) -> None:
-    """sweep.json, and sweep.html with the table and the plot."""
+    """sweep.json, sweep.svg with the plot, and sweep.html with the table and the plot."""
     folder.mkdir(parents=True, exist_ok=True)
     found = [{"setting": point.setting, "report": _without_samples(point.profile.report)} for point in points]
     write_bytes(folder / "sweep.json", msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+    write_bytes(folder / "sweep.svg", standalone(sweep_chart(points)).encode())
     temporary = folder / f".sweep.html.{os.getpid()}"
     temporary.write_text(plain_page("StreamGC: a sweep", sweep_body(points)), encoding="utf-8")
     os.replace(temporary, folder / "sweep.html")
@@ -105,16 +110,24 @@ def sweep_body(points: Sequence[Point]) -> str:
     rows = [_row(point) for point in points]
     head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
     cells = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row.values())}</tr>" for row in rows)
-    drawn = [
-        Bar(point.label, 0.0, point.profile.summary.whole.times.p50, "s0")
-        for point in points
-        if point.profile.summary.whole is not None
-    ]
-    chart = bars(drawn, "ms", "median glass to glass by combination", width=1030, left=240)
-    return (
-        f'<h2>Glass to glass, median</h2>{chart}<h2>All figures</h2><div class="scroll"><table><tr>{head}</tr>{cells}'
-        "</table></div>"
+    parts = (
+        "<h2>Glass to glass, median and 95th percentile, and what the work takes</h2>",
+        sweep_chart(points),
+        f'<h2>All figures</h2><div class="scroll"><table><tr>{head}</tr>{cells}</table></div>',
     )
+    return "".join(parts)
+
+
+def sweep_chart(points: Sequence[Point]) -> str:
+    """Three bars for each combination, as SVG."""
+    drawn = []
+    for point in points:
+        whole = point.profile.summary.whole
+        if whole is not None:
+            drawn.append(Bar(f"{point.label}: service", 0.0, service_ms(point.profile.timeline), "waiting"))
+            drawn.append(Bar("glass to glass, p50", 0.0, whole.times.p50, "s0"))
+            drawn.append(Bar("p95", 0.0, whole.times.p95, "s2"))
+    return bars(drawn, "ms", "glass to glass by combination", width=FULL, left=SWEEP_LEFT)
 
 
 def _row(point: Point) -> dict[str, str]:
@@ -127,6 +140,7 @@ def _row(point: Point) -> dict[str, str]:
         "p95": f"{whole.times.p95:.1f}" if whole else "",
         "max": f"{whole.longest:.1f}" if whole else "",
         **{name: f"{medians[name]:.1f}" if name in medians else "" for name in _COLUMNS},
+        "service": f"{service_ms(point.profile.timeline):.1f}",
         "shown": f"{video['frames_shown']}/{video['frames_captured']}",
         "CPU %": f"{report['cpu_percent']:.0f}",
     }

@@ -85,6 +85,12 @@ def plain_page(title: str, body: str) -> str:
     return _document(title, [f"<h1>{escape(title)}</h1>", body])
 
 
+def standalone(drawing: str) -> str:
+    """A chart as a file of its own, in the reader's light or dark."""
+    style = f"<style>{_STYLE}</style>"
+    return drawing.replace(">", f">{style}", 1)
+
+
 def _document(title: str, parts: Iterable[str]) -> str:
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     body = "\n".join(part for part in parts if part)

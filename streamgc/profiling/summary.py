@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -55,6 +56,13 @@ def summarise(timeline: Timeline) -> Summary:
     rows = [_row(name, samples[name], shares.get(name), total, dropped.get(name, 0)) for name in names]
     whole = _row(WHOLE, samples[WHOLE], total, total, sum(timeline.dropped.values())) if total else None
     return Summary(tuple(rows), whole, dict(samples))
+
+
+def service_ms(timeline: Timeline) -> float:
+    """Median of what the work itself takes of a displayed frame: its stages without any waiting."""
+    idle = (WAITING, "wait")
+    times = [sum(piece.milliseconds for piece in frame.pieces if piece.stage not in idle) for frame in timeline.shown]
+    return statistics.median(times) if times else 0.0
 
 
 def summarise_peer(recording: Recording) -> Summary:
