@@ -25,6 +25,7 @@ from streamgc.errors import TrainingError
 from streamgc.runtime.engine import Array, Engine
 from streamgc.runtime.onnx_half import to_half
 from streamgc.runtime.onnx_header import CELL
+from streamgc.runtime.onnx_layouts import plan_layouts
 from streamgc.runtime.onnx_passes import (
     annotate,
     load_model,
@@ -180,7 +181,7 @@ def quantise_int8(
         )
     except (nncf.ValidationError, nncf.InternalError, nncf.UnsupportedModelError, RuntimeError, ValueError) as error:
         raise TrainingError(f"nncf cannot quantise {source.name}: {str(error).splitlines()[0]}") from error
-    quantised = store_half_weights(store_int8_weights(make_signed(quantised)))
+    quantised = plan_layouts(store_half_weights(store_int8_weights(make_signed(quantised))))
     annotate(quantised, size_min=SIZE_MIN, size_max=SIZE_MAX, precision="int8")
     save_model(quantised, target)
     return target
