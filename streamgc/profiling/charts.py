@@ -20,6 +20,9 @@ LEFT, RIGHT, TOP, BOTTOM = 96, 14, 8, 32
 ROW = 19
 """Height of a bar with its gap."""
 
+MARK_ROOM = 70
+"""Units to the left of a mark that its name needs."""
+
 
 class Bar(NamedTuple):
     """A horizontal bar from `start` to `end` in the unit of the axis; `kind` is its CSS class."""
@@ -99,7 +102,7 @@ def histogram(
     for place, (name, value) in enumerate(marks):
         x = LEFT + inner * (value - low) / (high - low)
         parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP + 4}" y2="{floor}"/>')
-        anchor, shift = ("end", -4) if place == 0 else ("start", 4)
+        anchor, shift = ("end", -4) if place == 0 and x > LEFT + MARK_ROOM else ("start", 4)
         text = f"{escape(name)} {value:.1f}"
         parts.append(f'<text class="figure" x="{x + shift:.1f}" y="{TOP + 10}" text-anchor="{anchor}">{text}</text>')
     parts.append(f'<text class="label" x="{LEFT - 8}" y="{TOP + 12}" text-anchor="end">{most}</text>')
