@@ -33,7 +33,9 @@ def test_a_minute_on_different_engines_stays_together() -> None:
     ours = CallCodec(LoadedModels("lite", FORMAT, NetworkOptions("openvino", "int8")), settings)
     theirs = CallCodec(LoadedModels("lite", FORMAT, NetworkOptions("onnxruntime", "fp32")), settings)
     near, far = ours.receiver(quiet), theirs.receiver(quiet)
-    frames = encode_pictures(islice(there_and_back, FPS * SECONDS), ours.sender(quiet), ours.receiver(quiet), FPS, 130)
+    frames = encode_pictures(
+        islice(there_and_back, FPS * SECONDS), ours.sender(quiet, live=False), ours.receiver(quiet), FPS, 130
+    )
     apart: list[float] = []
     for number, frame in enumerate(frames):
         near.receive(frame.message)

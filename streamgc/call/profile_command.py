@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from streamgc.call.profile import Profile
     from streamgc.call.profile_options import ProfileOptions
 
+PIPE_COLUMNS = 130
 BUSY_PERCENT = 15.0
 """CPU of other programs, in per cent of a core, from which a user is told."""
 
@@ -88,6 +90,13 @@ def profile(
         _measure(options, pipeline)
 
 
+def _console() -> Console:
+    """The terminal; a file or a pipe gets lines of a width that tables fit into."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=PIPE_COLUMNS)
+
+
 def _codec(
     size: str,
     fps: float,
@@ -153,9 +162,7 @@ def _measured(options: ProfileOptions, pipeline: bool) -> Profile:
 
 
 def _measure(options: ProfileOptions, pipeline: bool) -> None:
-    from rich.console import Console
-
-    console = Console()
+    console = _console()
     with console.status(f"{'the pipeline' if pipeline else 'a call'}: {options.seconds:g} s"):
         profile = _measured(options, pipeline)
     _show(console, profile, options.out)
@@ -194,12 +201,10 @@ def _light_text(light: dict[str, float]) -> str:
 
 
 def _sweep(words: list[str], options: ProfileOptions, pipeline: bool) -> None:
-    from rich.console import Console
-
     from streamgc.call.profile_sweep import parse_grid, sweep, sweep_table, write_sweep
 
     grid = parse_grid(words)
-    console = Console()
+    console = _console()
     points = []
     with console.status("") as status:
         status.update(f"1 of {len(grid)}")
@@ -213,11 +218,9 @@ def _sweep(words: list[str], options: ProfileOptions, pipeline: bool) -> None:
 
 
 def _layers(codec: CodecOptions) -> None:
-    from rich.console import Console
-
     from streamgc.runtime.layers import layer_table, profile_layers
 
-    console = Console()
+    console = _console()
     for network in profile_layers(
         (codec.model, "segmenter"),
         (codec.height, codec.width),
@@ -231,13 +234,11 @@ def _layers(codec: CodecOptions) -> None:
 def _live(target: str, options: ProfileOptions) -> None:
     import asyncio
 
-    from rich.console import Console
-
     from streamgc.call.live import live_table, scrape, watch
     from streamgc.call.profile import write_live
     from streamgc.profiling.summary import summarise_peer, table
 
-    console = Console()
+    console = _console()
     if not target.isdigit():
         console.print(live_table(scrape(target)))
         return
@@ -250,21 +251,17 @@ def _live(target: str, options: ProfileOptions) -> None:
 
 
 def _join(sender: Path, receiver: Path, options: ProfileOptions) -> None:
-    from rich.console import Console
-
     from streamgc.call.profile import joined
     from streamgc.profiling.recording import read_recording
 
-    _show(Console(), joined(read_recording(sender), read_recording(receiver), options), options.out)
+    _show(_console(), joined(read_recording(sender), read_recording(receiver), options), options.out)
 
 
 def _compare(before: Path, after: Path) -> None:
-    from rich.console import Console
-
     from streamgc.profiling.compare import compare, comparison_table, read_report, settings
 
     reports = [read_report(path) for path in (before, after)]
-    console = Console()
+    console = _console()
     for setting in settings(*reports):
         console.print(f"{setting.name}: {setting.before} → {setting.after}")
     changes = compare(*(report["profile"]["samples_ms"] for report in reports))

@@ -58,7 +58,7 @@ def profile_pipeline(options: ProfileOptions) -> Profile:
             far.seconds.append(Second(at_ns=time.monotonic_ns(), cpu_s=cpu_by_thread()))
     elapsed = time.monotonic() - begun
     for span in spans.drain():
-        record = far if span.stage in RECEIVER_STAGES or span.stage == "slowed" else own
+        record = far if span.stage in RECEIVER_STAGES else own
         record.stages.append(Stage(span.stage, span.frame, span.start_ns, span.end_ns, span.thread))
     own.dropped, own.threads, far.threads = dict(dropped), thread_names(), thread_names()
     whole = _report(options, own, far, elapsed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -181,6 +182,7 @@ class CallCodec:
         """``seed``: style of the rooms that the receiver's generator makes up; ``own``: its picture for ``replace``."""
         self.models, self.settings = models, settings
         self._seed, self._own = seed, own
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="room")
 
     @property
     def model_name(self) -> str:
@@ -194,11 +196,15 @@ class CallCodec:
     def engine(self) -> str:
         return self.models.engine_name
 
-    def sender(self, spans: Spans, eyes: Eyes | None = None) -> Sender:
-        """A sender in its first state; ``eyes`` replaces the shipped segmenter's."""
+    def sender(self, spans: Spans, eyes: Eyes | None = None, *, live: bool = True) -> Sender:
+        """A sender in its first state; ``eyes`` replaces the shipped segmenter's.
+
+        With ``live`` false nothing is done on other threads: the same pictures make the same messages.
+        """
         settings = self.settings
         looking = eyes or self.models.eyes(settings.preserve, settings.framing, spans, settings.fps)
-        return Sender(self.settings, looking, self.models.encoder(), self.models.tables, spans)
+        beside = self._beside if live else None
+        return Sender(self.settings, looking, self.models.encoder(), self.models.tables, spans, executor=beside)
 
     def receiver(self, spans: Spans) -> Receiver:
         """A receiver in its first state."""

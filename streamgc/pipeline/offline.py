@@ -82,7 +82,9 @@ def encode_file(
     sizes: list[int] = []
     quiet = Spans(enabled=False)
     with StreamWriter(target, header) as writer:
-        frames = encode_pictures(pictures, codec.sender(quiet), codec.receiver(quiet), settings.fps, ack_delay_ms)
+        frames = encode_pictures(
+            pictures, codec.sender(quiet, live=False), codec.receiver(quiet), settings.fps, ack_delay_ms
+        )
         for frame in frames:
             writer.write(frame.message)
             sizes.append(len(frame.message))
@@ -161,7 +163,7 @@ class OfflineCodec:
         settings = SenderSettings(picture_format, fps, kbps, Background.REPLACE, framing=False)
         codec = CallCodec(self._models, settings)
         quiet = Spans(enabled=False)
-        sender = codec.sender(quiet, self._eyes() if self._eyes else None)
+        sender = codec.sender(quiet, self._eyes() if self._eyes else None, live=False)
         receiver = codec.receiver(quiet)
         grey = np.full_like(frames[0], BLANK)
         shown: list[Picture] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -63,7 +64,9 @@ class Sender:
         tables: Tables,
         spans: Spans | None = None,
         shares: Shares | None = None,
+        executor: Executor | None = None,
     ) -> None:
+        """``executor`` does beside the call what would hold up a picture: see `RoomCollector`."""
         self.settings = settings
         self._eyes, self._encoder, self._tables = eyes, encoder, tables
         self._spans = Spans(enabled=False) if spans is None else spans
@@ -72,7 +75,7 @@ class Sender:
         self._objects = ObjectSender()
         self._history = History()
         self._confirmed: set[int] = set()
-        self._room = RoomCollector(settings.format, settings.fps)
+        self._room = RoomCollector(settings.format, settings.fps, executor)
         self._labels: NDArray[np.uint8] | None = None
         self._label_number = 0
         self._crop: tuple[int, int, int] | None = None

@@ -33,9 +33,9 @@ SENDER_STAGES = (
     "packetise",
     "pace",
 )
-RECEIVER_STAGES = ("reassemble", "decode", "reference", "generate", "composite", "display")
+RECEIVER_STAGES = ("reassemble", "decode", "reference", "generate", "composite", "slowed", "display")
 STAGES = (*SENDER_STAGES, "network", *RECEIVER_STAGES)
-"""The stages of a frame in the order it passes them; other names may be used too."""
+"""The stages of a frame in the order it passes them; other names may be used too. `slowed` is there only in a study."""
 
 REPORT_OUT, REPORT_IN = "report out", "report in"
 """Spans that are no stages: how long the newest message (its number modulo 256) was held when a transport report left,

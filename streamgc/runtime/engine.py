@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -216,6 +217,21 @@ def available_backends() -> dict[str, str | None]:
     return {backend: missing_reason(backend) for backend in BACKENDS}
 
 
+def first_backend() -> str | None:
+    """The backend that "auto" begins with here; None without any."""
+    return next((name for name in _candidates() if missing_reason(name) is None), None)
+
+
+def _candidates() -> list[str]:
+    """The backends in order of preference that this machine may have.
+
+    Whether ONNX Runtime has CUDA is known only once it is imported, which takes a tenth of a second at the start of
+    every call: without NVIDIA's driver it is not asked.
+    """
+    driver = sys.platform == "win32" or Path("/proc/driver/nvidia").exists()
+    return [name for name in BACKENDS if driver or name != "onnxruntime-cuda"]
+
+
 def load_engine(
     path: str | Path,
     *,
@@ -281,8 +297,8 @@ def _say_once(text: str) -> None:
 def _load_first(path: Path, header: OnnxHeader, options: EngineOptions) -> Engine:
     """The first backend, in order of preference, that is there and can compile this network."""
     passed: list[str] = []
-    for backend, module_name in BACKENDS.items():
-        module = cast(BackendModule, importlib.import_module(module_name))
+    for backend in _candidates():
+        module = backend_module(backend)
         if module.missing(backend) is not None:
             continue
         try:

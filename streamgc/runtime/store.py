@@ -16,7 +16,7 @@ import msgspec
 
 from streamgc.errors import ModelError
 from streamgc.runtime.assets import asset_root
-from streamgc.runtime.engine import Engine, Precision, available_backends, load_engine
+from streamgc.runtime.engine import Engine, Precision, first_backend, load_engine
 
 MANIFEST = "model.json"
 FORMAT = 1
@@ -157,7 +157,7 @@ def preferred_precision(model: Model, role: str, backend: str = "auto") -> Preci
     (``docs/results/engines.md``).
     """
     if backend == "auto":
-        backend = next((name for name, reason in available_backends().items() if reason is None), "")
+        backend = first_backend()
     return "int8" if backend == "openvino" and model.has(role, "int8") else "auto"
 
 
