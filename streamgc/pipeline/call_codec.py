@@ -121,11 +121,10 @@ class LoadedModels:
 
     def _load_rest(self) -> None:
         with contextlib.suppress(StreamGCError):  # whoever needs the network gets the error
+            self.room()  # the first picture shown has one behind the person
             for role in ("encoder",) if is_yolo(self._segmenter) else (SEGMENTER, "encoder"):
                 if threading.main_thread().is_alive():
                     self.engine(role)
-            if threading.main_thread().is_alive():
-                self.room()
 
     @property
     def engine_name(self) -> str:
@@ -143,7 +142,7 @@ class LoadedModels:
         """The generator of rooms."""
         with self._room_lock:
             if self._room is None:
-                self._room = RoomModel(options=self._choice)
+                self._room = RoomModel(options=self._choice, cache=self._cache)
             return self._room
 
     def segment(self) -> Segment:

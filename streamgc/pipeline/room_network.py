@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,13 +29,20 @@ class RoomModel:
     map."""
 
     def __init__(
-        self, name: str = "room", options: NetworkOptions | None = None, store: ModelStore | None = None
+        self,
+        name: str = "room",
+        options: NetworkOptions | None = None,
+        store: ModelStore | None = None,
+        cache: Path | None = None,
     ) -> None:
-        """Raises ModelError when there is no such model, EngineError when it cannot be compiled."""
+        """``cache``: folder of compiled networks.
+
+        Raises ModelError when there is no such model, EngineError when it cannot be compiled.
+        """
         options = options or NetworkOptions()
         model = (store or ModelStore()).open(name)
         self._engine: Runs = model.load(
-            "room", backend=options.backend, precision=options.precision, threads=options.threads
+            "room", backend=options.backend, precision=options.precision, threads=options.threads, cache=cache
         )
 
     def __call__(self, labels: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
