@@ -29,6 +29,9 @@ CAUSES = {
 """At which stage a frame was dropped, by the cause that the counters name; `overtaken`: decoded, and a newer one
 rendered in its place."""
 
+FAILED = ("not decodable", "failed to decode", "codec too slow", "failed to render")
+"""Why a frame that arrived was not displayed, other than that a newer one was."""
+
 
 class Piece(NamedTuple):
     """A stage of a frame, or the waiting between two, on the sender's clock; no two pieces of a frame overlap."""
@@ -138,10 +141,12 @@ def _partition(stages: Iterable[Stage], captured_ns: int, shown_ns: int) -> Iter
 
 def _dropped(sender: Recording, receiver: Recording, frames: Sequence[Frame]) -> dict[str, int]:
     dropped = {cause: number for record in (sender, receiver) for cause, number in record.dropped.items() if number}
-    overtaken = sum(
-        frame.shown_ns is None and any(stage.stage == "decode" for stage in frame.stages) for frame in frames[:-1]
+    arrived = sum(
+        frame.shown_ns is None and any(stage.stage in RECEIVER_STAGES for stage in frame.stages)
+        for frame in frames[:-1]
     )
-    return {**dropped, "overtaken": overtaken} if overtaken else dropped
+    overtaken = arrived - sum(dropped.get(cause, 0) for cause in FAILED)
+    return {**dropped, "overtaken": overtaken} if overtaken > 0 else dropped
 
 
 def stage_order(name: str) -> tuple[int, str]:
