@@ -122,9 +122,7 @@ class Ended(msgspec.Struct, tag="ended", frozen=True):
     threads: dict[int, str]  # names, by what `SpanRecord.thread` holds
 
 
-Record = (
-    SentFrame | ShownFrame | PlainShown | FirstHeard | SpanRecord | Tick | Flashed | Seen | Ended
-)
+Record = SentFrame | ShownFrame | PlainShown | FirstHeard | SpanRecord | Tick | Flashed | Seen | Ended
 
 
 class Peer:
