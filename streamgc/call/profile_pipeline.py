@@ -37,7 +37,7 @@ def profile_pipeline(options: ProfileOptions) -> Profile:
     busy = sum(process.cpu_times()[:2])
     begun = time.monotonic()
     dropped: Counter[str] = Counter()
-    sender.set_rate(options.codec.kbps)
+    sender.set_rate(options.codec.kbps, fps)
     number = 0
     for position in itertools.islice(ping_pong(len(pictures)), int(options.seconds * fps)):
         captured_ns = time.monotonic_ns()
