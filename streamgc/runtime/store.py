@@ -157,7 +157,7 @@ def preferred_precision(model: Model, role: str, backend: str = "auto") -> Preci
     (``docs/results/engines.md``).
     """
     if backend == "auto":
-        backend = first_backend()
+        backend = first_backend() or ""
     return "int8" if backend == "openvino" and model.has(role, "int8") else "auto"
 
 

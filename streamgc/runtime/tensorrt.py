@@ -75,7 +75,7 @@ def inspect_plan(path: Path) -> str:
     A plan built with ``engines build --layers`` says most. Raises as `load_plan` does.
     """
     with cast(TensorRtEngine, load_plan(path)) as loaded:
-        return loaded.layers()
+        return loaded.inspection()
 
 
 def _settled_precision(options: EngineOptions, header: OnnxHeader) -> PlanPrecision:
@@ -221,7 +221,7 @@ class TensorRtEngine(Engine):
         self._bound = bound
         return bound
 
-    def layers(self) -> str:
+    def inspection(self) -> str:
         """TensorRT's report of the layers, in JSON."""
         inspector = self._engine.create_engine_inspector()
         return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
