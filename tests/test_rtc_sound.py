@@ -95,8 +95,7 @@ async def test_stamps_that_overlap_do_not_stop_the_sound() -> None:
         incoming.take_packet(_Rtp(data, number * (960 - 144), number))
         await asyncio.sleep(0.017)
     assert len(heard) > 20
-    # Such a sender says 20 ms in 17: much of it must be dropped, how much depends on the machine. The player lives on.
-    assert sum(loudness(block) > 100 for block in heard) > 4
+    assert sum(loudness(block) > 100 for block in heard) > 10
     await incoming.close()
 
 

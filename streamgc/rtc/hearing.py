@@ -104,7 +104,7 @@ class IncomingSound:
             self._transits.popleft()
         self.delay.add((stamp + length) * 1000 / SAMPLE_RATE, now)
         self._arrived_ns = now
-        if self._due is not None and stamp < self._due:
+        if self._due is not None and stamp + length <= self._due:  # what reaches beyond is still to be heard
             self.counts.late += 1
             return
         self._held[stamp] = data
