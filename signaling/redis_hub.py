@@ -5,6 +5,9 @@ alive until it expires. Every instance says that it lives by a key that runs out
 whoever has something for a peer publishes it on the channel of the instance that holds the peer's connection. A
 publication that nobody hears, or a seat of an instance whose key has run out, means that the instance has died: the
 seat counts as free, and its peer takes it back by joining through another instance.
+
+What Redis publishes while an instance does not listen is gone. So whoever looks after a room's seats also looks who
+sits there, and tells a peer of a newcomer it was not told of.
 """
 
 import asyncio
@@ -13,7 +16,8 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -61,10 +65,10 @@ return redis.call('HVALS', KEYS[1])
 """
 _HOLD = """
 local now = redis.call('HGET', KEYS[1], ARGV[1])
-if now and now ~= ARGV[2] then return 0 end
+if now and now ~= ARGV[2] then return {} end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2], 'made', '1')
 redis.call('EXPIRE', KEYS[1], ARGV[3])
-return 1
+return redis.call('HVALS', KEYS[1])
 """
 
 _log = logging.getLogger("streamgc.signaling")
@@ -72,18 +76,24 @@ _Reply = TypeVar("_Reply")
 
 
 class _Letter(msgspec.Struct, frozen=True):
-    """What one instance tells another."""
+    """What one instance tells another; of a newcomer also the seat, so that nobody hears of it twice."""
 
     connection: str
     message: FromServer
+    seat: str = ""
 
 
-class _Local(NamedTuple):
+@dataclass(slots=True)
+class _Local:
     """A peer whose connection this instance holds."""
 
-    place: Place
     deliver: Deliver
-    turn: asyncio.Lock  # messages to one peer keep their order
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Messages to one peer keep their order."""
+    place: Place | None = None
+    """None until the peer is in the room."""
+    known: set[str] = field(default_factory=set)
+    """The seats of others whom the peer was told of."""
 
 
 _LETTER: msgspec.json.Decoder[_Letter] = msgspec.json.Decoder(_Letter)
@@ -137,7 +147,7 @@ class RedisHub:
         newcomer = secrets.token_urlsafe(12)
         # in the table before the room knows of it, so that whatever is sent to the seat finds the peer – who hears
         # that it is in before all that
-        local = self._locals[connection] = _Local(Place(room, peer, connection), deliver, asyncio.Lock())
+        local = self._locals[connection] = _Local(deliver)
         async with local.turn:
             try:
                 said, *rest = await self._ask(self._join([_ROOM + room], [peer, newcomer, seat, self._expiry_s]))
@@ -149,13 +159,13 @@ class RedisHub:
                 del self._locals[connection]
                 raise
             name, old, *others = rest
-            place = Place(room, name, connection)
-            self._locals[connection] = local._replace(place=place)
+            place = local.place = Place(room, name, connection)
+            local.known.update(others)
             await deliver(Joined(bool(others), name))
         if old:
             await self._post(old, Refused(Refusal.REPLACED, "you have joined from elsewhere"))
         for other in others:
-            await self._post(other, PeerJoined())
+            await self._post(other, PeerJoined(), seat)
         return place
 
     async def pass_on(self, place: Place, message: Describe | Reveal) -> None:
@@ -216,13 +226,18 @@ class RedisHub:
         while True:
             with contextlib.suppress(*self._errors):
                 await self._redis.set(_INSTANCE + self._instance, "1", ex=ALIVE_S)
-                for local in list(self._locals.values()):
-                    place = local.place
-                    if place.peer:
-                        seat = f"{self._instance} {place.connection}"
-                        await self._hold([_ROOM + place.room], [place.peer, seat, self._expiry_s])
-                        await self._redis.zadd(_ROOMS, {place.room: time.time() + self._expiry_s})
+                await self._look_after_seats()
             await asyncio.sleep(BEAT_S)
+
+    async def _look_after_seats(self) -> None:
+        for local in list(self._locals.values()):
+            place = local.place
+            if place is not None:
+                seat = f"{self._instance} {place.connection}"
+                for other in await self._hold([_ROOM + place.room], [place.peer, seat, self._expiry_s]):
+                    if " " in other and other != seat:
+                        self._tell(local, PeerJoined(), other)
+                await self._redis.zadd(_ROOMS, {place.room: time.time() + self._expiry_s})
 
     async def _listen(self) -> None:
         """Deliver what comes for our peers; after an outage of Redis listen again."""
@@ -234,6 +249,7 @@ class RedisHub:
                     async for event in channel.listen():
                         if event["type"] == "subscribe":
                             self._listening.set()
+                            await self._look_after_seats()  # what was said meanwhile, nobody here has heard
                         elif event["type"] == "message":
                             self._hand_over(event["data"])
             except self._errors as error:
@@ -245,17 +261,25 @@ class RedisHub:
         letter = _LETTER.decode(data)
         local = self._locals.get(letter.connection)
         if local is not None:
-            self._spawn(_deliver(local, letter.message))
+            self._tell(local, letter.message, letter.seat)
 
-    async def _post(self, seat: str, message: FromServer) -> bool:
-        """Send to the peer in a seat; whether there is somebody to hear it."""
-        instance, _, connection = seat.partition(" ")
+    def _tell(self, local: _Local, message: FromServer, seat: str) -> None:
+        """Deliver in the background, but nobody's arrival (in ``seat``) twice."""
+        if seat in local.known:
+            return
+        if seat:
+            local.known.add(seat)
+        self._spawn(_deliver(local, message))
+
+    async def _post(self, to: str, message: FromServer, seat: str = "") -> bool:
+        """Send to the peer in a seat, with that of a newcomer; whether there is somebody to hear it."""
+        instance, _, connection = to.partition(" ")
         if instance == self._instance:  # no need to go through Redis
             local = self._locals.get(connection)
             if local is not None:
-                self._spawn(_deliver(local, message))
+                self._tell(local, message, seat)
             return local is not None
-        letter = msgspec.json.encode(_Letter(connection, message))
+        letter = msgspec.json.encode(_Letter(connection, message, seat))
         heard: int = await self._ask(self._redis.publish(_CHANNEL + instance, letter))
         return heard > 0
 

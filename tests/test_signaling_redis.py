@@ -16,7 +16,7 @@ import pytest
 
 from signaling import Settings, running
 from signaling.redis_hub import RedisHub
-from streamgc.call.messages import Describe, PeerJoined, PeerLeft, Refusal, Refused
+from streamgc.call.messages import Describe, FromServer, PeerJoined, PeerLeft, Refusal, Refused
 from streamgc.call.rendezvous import Rendezvous
 from streamgc.call.rendezvous import make_room as ask_for_room
 from streamgc.call.session import Event, Hooks, Session, SessionOptions
@@ -27,6 +27,7 @@ from tests.rtc_fakes import FakeCodec, FakeSender
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 pytest.importorskip("redis", reason="needs the package redis: pip install 'streamgc[redis]'")
+from redis import asyncio as redis  # noqa: E402
 
 
 def free_port() -> int:
@@ -128,11 +129,51 @@ async def test_rooms_outlive_a_restart_of_redis_while_somebody_is_in_them(
                 try:
                     async with Rendezvous(other, room) as bob:
                         assert bob.peer_present
-                        assert isinstance(await alice.receive(), PeerJoined)
+                        async with asyncio.timeout(10.0):
+                            assert isinstance(await alice.receive(), PeerJoined)
                     return
                 except SignallingError:
                     continue
     raise AssertionError("the room did not come back")
+
+
+async def test_who_comes_while_an_instance_does_not_listen_is_made_known_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("signaling.redis_hub.BEAT_S", 0.2)
+    monkeypatch.setattr("signaling.redis_hub._RETRY_S", 2.0)
+    one, other = RedisHub(store.url, 10, 60.0), RedisHub(store.url, 10, 60.0)
+    control = redis.Redis.from_url(store.url, decode_responses=True)
+    heard: list[FromServer] = []
+    arrival = asyncio.Event()
+
+    async def to_alice(message: FromServer) -> None:
+        heard.append(message)
+        if message == PeerJoined():
+            arrival.set()
+
+    async def to_bob(message: FromServer) -> None:
+        pass
+
+    try:
+        room = await one.create()
+        await one.join(room, "", to_alice)
+        (channel,) = await control.pubsub_channels()
+        await control.client_kill_filter(_type="pubsub")
+        bob = await other.join(room, "", to_bob)
+        assert (await control.pubsub_numsub(channel))[0][1] == 0, "the instance listens again too early for this test"
+        assert PeerJoined() not in heard
+        await asyncio.wait_for(arrival.wait(), 10.0)
+        await asyncio.sleep(1.0)  # several beats
+        assert heard.count(PeerJoined()) == 1
+        await other.leave(bob, True)
+        await other.join(room, "", to_bob)
+        await asyncio.sleep(1.0)
+        assert heard[-2:] == [PeerLeft(True), PeerJoined()]
+    finally:
+        await one.close()
+        await other.close()
+        await control.aclose()
 
 
 async def test_rooms_expire_and_are_limited_over_all_instances(store: Store) -> None:
