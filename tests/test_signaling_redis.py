@@ -164,7 +164,7 @@ async def test_who_comes_while_an_instance_does_not_listen_is_made_known_once(
         assert (await control.pubsub_numsub(channel))[0][1] == 0, "the instance listens again too early for this test"
         assert PeerJoined() not in heard
         await asyncio.wait_for(arrival.wait(), 10.0)
-        await asyncio.sleep(1.0)  # several beats
+        await asyncio.sleep(2.5)  # several beats, and listening again
         assert heard.count(PeerJoined()) == 1
         await other.leave(bob, True)
         await other.join(room, "", to_bob)
