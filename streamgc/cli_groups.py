@@ -71,11 +71,15 @@ def train_cache(
     teachers: Teachers,
     run: Run = Path("runs/cache"),
 ) -> None:
-    """Build the cache that 'train call' reads: frames, masks and coded keys."""
-    from streamgc.training.call_cache import build_cache
+    """Build the cache that 'train call' reads: frames, masks, coded keys, and faces where dlib is installed."""
+    from streamgc.training.call_cache import add_faces, build_cache
+    from streamgc.training.face_weights import face_finder
     from streamgc.training.teachers import Teachers as Networks
 
+    find = face_finder(say=typer.echo)
     build_cache(data, run, Networks(teachers).whole_person)
+    if find is not None:
+        add_faces(run, find)
 
 
 @train.command("call")

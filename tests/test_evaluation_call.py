@@ -269,7 +269,7 @@ def test_face_identity_says_what_it_needs_or_knows_nobody(monkeypatch: pytest.Mo
         assert found["identity_frames"] == 0
         assert np.isnan(found["identity_same"])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BackendMissing, match="dlib-bin"):
+    with pytest.raises(BackendMissing, match="dlib"):
         FaceIdentity()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from streamgc.pipeline.clips import read_clip
 from streamgc.pipeline.files import square_up
 from streamgc.pipeline.settings import BLANK, PictureFormat
 from streamgc.scene.heatmap import dilate
-from streamgc.training.call_samples import MASK_LEVEL, SQUARE
+from streamgc.training.call_samples import FACE_NUMBERS, MASK_LEVEL, SQUARE
 from streamgc.training.key_pictures import coded_chain, coded_still
 
 Picture = NDArray[np.uint8]
+FindFace = Callable[[Picture], "NDArray[np.float32] | None"]
+"""Picture (H, W, 3) → the seven numbers of `call_samples.FACE_NUMBERS`, or None where there is no face."""
 FORMAT = PictureFormat(SQUARE, SQUARE)
 FPS = 15.0
 KEY_EVERY = 8
@@ -31,6 +34,8 @@ STILL_QUALITIES = (36, 42, 48, 54, 60)
 COARSE_CRF, COARSE_SHRINK = 50, 2
 MARGIN = 6
 """Pixels around the person that the blanking mask adds."""
+FACE_EVERY = 2
+"""Frames of a clip between two searches for the face: they take as long as everything else together."""
 SMALLEST_PERSON = 0.06
 """Stills with less of a person in them are left out."""
 
@@ -71,6 +76,21 @@ def build_cache(
     folder.mkdir(parents=True, exist_ok=True)
     _cache_clips(clips, folder, person, settings)
     _cache_stills(data, folder, person, settings)
+
+
+def add_faces(folder: Path, find: FindFace) -> None:
+    """Write where the faces of a cache are, beside it: what training weighs more."""
+    frames, starts = np.load(folder / "frames.npy", mmap_mode="r"), np.load(folder / "starts.npy")
+    faces = np.full((len(frames), FACE_NUMBERS), np.nan, np.float32)
+    for first, last in pairwise(int(start) for start in starts):
+        for index in range(first, last, FACE_EVERY):
+            found = find(frames[index])
+            if found is not None:
+                faces[index : min(index + FACE_EVERY, last)] = found
+    stills = np.load(folder / "s_frames.npy", mmap_mode="r")
+    found_in_stills = [find(still) for still in stills]
+    nowhere = np.full(FACE_NUMBERS, np.nan, np.float32)
+    _save(folder, faces=faces, s_faces=[nowhere if face is None else face for face in found_in_stills])
 
 
 def blanked(picture: Picture, mask: NDArray[np.uint8]) -> Picture:

@@ -3,6 +3,7 @@
 Loss per picture, everything inside the blanking mask only (the paper's masked distortion):
     L1 + 8 MSE + 0.3 multi-scale L1 of the warped key + perceptual (VGG) + 0.1 alpha cross-entropy
     + β · bits per kept cell.
+Faces weigh more than the rest of a person, their eyes and mouths most (`call_samples.attention`).
 β is steered so that each channel count meets its target rate: the fine knob of a call is λ in the sender's quantiser.
 """
 
@@ -43,11 +44,15 @@ class CallTraining:
     """Target bits per kept cell for each channel count."""
     ramp_steps: int = 2500
     """Steps over which the target falls from three times its value."""
+    face_crops: float = 0.6
+    """Share of the perceptual loss's sharp crops that are laid around a face, where there is one."""
     lost_share: float = 0.15
     checkpoint_seconds: float = 150.0
 
 
 Counts = NDArray[np.int64]
+FACE_SEEN = 2.0
+"""Attention above which a place belongs to a face, not to its surroundings."""
 
 
 class Prior(nn.Module):
@@ -108,11 +113,12 @@ class Losses:
         truth: Tensor,
         matte: Tensor,
         person: Tensor,
+        attention: Tensor,
         random: np.random.Generator,
         perceptual: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Loss, and the person's mean squared error for the log."""
-        weight = matte * (0.25 + 0.75 * person)
+        """Loss, and the weighted mean squared error for the log."""
+        weight = matte * (0.25 + 0.75 * person) * attention
         area = weight.sum() * 3 + 1
         error = (made.picture - truth) * weight
         mse = ((made.picture - truth) ** 2 * weight).sum() / area
@@ -129,13 +135,20 @@ class Losses:
         ).abs().mean()
         loss = loss + 0.0005 * gradient
         if self.perceptual is not None and perceptual:
-            loss = loss + self.settings.perceptual * self._perceptual(made.picture, truth, matte, weight, random)
+            seen = self._perceptual(made.picture, truth, matte, weight, attention, random)
+            loss = loss + self.settings.perceptual * seen
         return loss, mse.detach()
 
     def _perceptual(
-        self, picture: Tensor, truth: Tensor, matte: Tensor, weight: Tensor, random: np.random.Generator
+        self,
+        picture: Tensor,
+        truth: Tensor,
+        matte: Tensor,
+        weight: Tensor,
+        attention: Tensor,
+        random: np.random.Generator,
     ) -> Tensor:
-        """On some samples: either a sharp quarter or the whole crop at half size, the room's pixels put back."""
+        """On some samples: either sharp quarters or the whole crops at half size, the room's pixels put back."""
         assert self.perceptual is not None
         some = slice(0, self.settings.perceptual_samples)
         picture, truth, matte, weight = picture[some], truth[some], matte[some], weight[some]
@@ -144,10 +157,23 @@ class Losses:
             shown, truth, weight = (F.avg_pool2d(t, 2) for t in (shown, truth, weight))
         else:
             part = shown.shape[-1] // 2
-            y, x = (int(v) for v in random.integers(0, part + 1, 2))
-            shown, truth, weight = (t[..., y : y + part, x : x + part] for t in (shown, truth, weight))
+            corners = [self._corner(one, part, random) for one in attention[some]]
+            shown, truth, weight = (
+                torch.stack([one[..., y : y + part, x : x + part] for one, (y, x) in zip(t, corners, strict=True)])
+                for t in (shown, truth, weight)
+            )
         result: Tensor = self.perceptual(shown, truth, weight)
         return result
+
+    def _corner(self, attention: Tensor, part: int, random: np.random.Generator) -> tuple[int, int]:
+        """Where a crop of ``part`` pixels begins, (y, x): somewhere, or so that a face's eyes or mouth are in it."""
+        room = attention.shape[-1] - part
+        y, x = (int(v) for v in random.integers(0, room + 1, 2))
+        if random.random() < self.settings.face_crops and float(attention.max()) > FACE_SEEN:
+            place = np.array(divmod(int(attention.flatten().argmax()), attention.shape[-1]))
+            shift = random.integers(part // 4, 3 * part // 4 + 1, 2)
+            y, x = (int(v) for v in (place - shift).clip(0, room))
+        return y, x
 
 
 class CallTrainer:
@@ -230,12 +256,13 @@ class CallTrainer:
         loss = torch.zeros(())
         for index in range(2):
             truth, matte, person = samples.pictures[:, index], samples.mattes[:, index], samples.persons[:, index]
+            attention = samples.attention[:, index]
             kept = kept_cells(matte)
             blanked = torch.where(matte > 0, truth, torch.full_like(truth, 0.5))
             latent = model.encoder(blanked, matte, key)
             symbols, hard = quantise(latent)
             made = model.generator(symbols, present, planes(kept, self.random, self.settings.lost_share), key, features)
-            part, mse = self.losses(made, truth, matte, person, self.random, perceptual=index == 1)
+            part, mse = self.losses(made, truth, matte, person, attention, self.random, perceptual=index == 1)
             loss = loss + part
             self._note("psnr", -10 * math.log10(float(mse) + 1e-9))
             if index == 1:

@@ -19,6 +19,10 @@ from torch import Tensor
 from streamgc.errors import TrainingError
 
 SQUARE = 256
+FACE_NUMBERS = 7
+"""Of a face: x and y of left eye, right eye and mouth, and the distance of the eyes, in pixels."""
+FACE_WEIGHT, PART_WEIGHT = 1.5, 4.0
+"""What a face, and its eyes and mouth, weigh more than the rest of a person, which weighs 1."""
 MASK_LEVEL = 0.4
 """A pixel whose person probability is above this is blanked in; a margin is added around it."""
 
@@ -30,6 +34,7 @@ class Samples(NamedTuple):
     mattes: Tensor  # (B, 2, 1, S, S) 1 = kept by the blanking mask
     persons: Tensor  # (B, 2, 1, S, S) person probability
     key: Tensor  # (B, 3, S, S) blanked and coded
+    attention: Tensor  # (B, 2, 1, S, S) ≥ 1: how much more the faces weigh
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,18 @@ class Cache:
             for name in names
         )
         self.s_sets: NDArray[np.str_] = np.load(folder / "s_sets.npy")
+        self.faces = _faces(folder / "faces.npy", len(self.frames))
+        self.s_faces = _faces(folder / "s_faces.npy", len(self.s_frames))
+
+
+class _Drawn(NamedTuple):
+    """Two pictures of a clip or twice a still, before they are cropped and moved."""
+
+    frames: NDArray[np.uint8]  # (2, 256, 256, 3)
+    masks: NDArray[np.uint8]  # (2, 256, 256)
+    key: NDArray[np.uint8]  # (256, 256, 3)
+    still: bool
+    faces: NDArray[np.float32]  # (2, 7)
 
 
 class Sampler:
@@ -82,20 +99,22 @@ class Sampler:
         pictures = _tensor(np.stack([r[0] for r in raw]))  # (B, 2, 256, 256, 3)
         masks = torch.from_numpy(np.stack([r[1] for r in raw])).float()[:, :, None] / 255
         keys = _tensor(np.stack([r[2] for r in raw])[:, None])[:, 0]
+        faces = torch.from_numpy(np.stack([[attention(face) for face in r[4]] for r in raw]))[:, :, None]
         is_still = [r[3] for r in raw]
         grids = [self._grids(raw[i][1][1], is_still[i]) for i in range(settings.batch)]
         older, newer, of_key = (torch.from_numpy(np.stack([g[i] for g in grids])) for i in range(3))
         shown = torch.stack([_sample(pictures[:, 0], older), _sample(pictures[:, 1], newer)], 1)
         persons = torch.stack([_sample(masks[:, 0], older), _sample(masks[:, 1], newer)], 1)
+        weights = torch.stack([_sample(faces[:, 0], older), _sample(faces[:, 1], newer)], 1)
         key = _sample(keys, of_key)
         shown, persons = self._insert_patches(shown, persons)
         shown, key = self._light(shown, key)
         radius = int(self.random.integers(1, 7))
         flat = (persons > MASK_LEVEL).float().flatten(0, 1)
         mattes = F.max_pool2d(flat, 2 * radius + 1, 1, radius).view(settings.batch, 2, 1, size, size)
-        return Samples(shown, mattes, persons, key)
+        return Samples(shown, mattes, persons, key, weights)
 
-    def _clip(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], bool]:
+    def _clip(self) -> _Drawn:
         """Two frames of one clip and a coded key, mostly an earlier one, seldom a far one."""
         cache, random = self.cache, self.random
         clip = int(random.choice(len(self.clip_weights), p=self.clip_weights))
@@ -108,12 +127,14 @@ class Sampler:
         wanted = min(max(now - age, first), last - 1)
         index = min(max(int(np.searchsorted(cache.key_index, wanted, side="right")) - 1, int(low)), int(high) - 1)
         quality = int(random.choice(4, p=[0.4, 0.4, 0.15, 0.05]))
-        return cache.frames[[before, now]], cache.masks[[before, now]], cache.keys[index, quality], False
+        both = [before, now]
+        return _Drawn(cache.frames[both], cache.masks[both], cache.keys[index, quality], False, cache.faces[both])
 
-    def _still(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], bool]:
+    def _still(self) -> _Drawn:
         cache = self.cache
         index = int(self.random.choice(len(self.still_weights), p=self.still_weights))
-        return np.stack([cache.s_frames[index]] * 2), np.stack([cache.s_masks[index]] * 2), cache.s_keys[index], True
+        frames, masks, faces = (np.stack([of[index]] * 2) for of in (cache.s_frames, cache.s_masks, cache.s_faces))
+        return _Drawn(frames, masks, cache.s_keys[index], True, faces)
 
     def _grids(self, mask: NDArray[np.uint8], still: bool) -> list[NDArray[np.float32]]:
         """Sampling grids (S, S, 2) for older, newer and key: a crop around the person, and made-up motion."""
@@ -180,6 +201,32 @@ class Sampler:
         changed = torch.from_numpy(self.random.random(batch) < 0.2)
         drift[changed] = torch.from_numpy(np.exp(self.random.normal(0, 0.08, (int(changed.sum()), 1, 1, 1)))).float()
         return (shown * (gain * drift)[:, None]).clamp(0, 1), (key * gain).clamp(0, 1)
+
+
+def attention(face: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much every place of a picture weighs, (64, 64) for its 256 × 256, ≥ 1; all ones where there is no face.
+
+    ``face``: `FACE_NUMBERS` numbers, NaN without one. Soft discs, wide over the face, narrow over eyes and mouth.
+    """
+    side = SQUARE // 4
+    weights = np.ones((side, side), np.float32)
+    if np.isnan(face).any():
+        return weights
+    line = (np.arange(side, dtype=np.float32) + 0.5) * 4
+    parts, distance = face[:6].reshape(3, 2), max(float(face[6]), 4.0)
+
+    def disc(centre: NDArray[np.float32], radius: float) -> NDArray[np.float32]:
+        squares = ((line[None] - centre[0]) ** 2 + (line[:, None] - centre[1]) ** 2) / radius**2
+        return np.asarray(np.exp(-squares), np.float32)
+
+    weights += FACE_WEIGHT * disc(parts.mean(0), 1.3 * distance)
+    weights += PART_WEIGHT * np.max([disc(part, 0.45 * distance) for part in parts], 0)
+    return weights
+
+
+def _faces(path: Path, count: int) -> NDArray[np.float32]:
+    """NaN where the cache was built without a face finder."""
+    return np.load(path) if path.is_file() else np.full((count, FACE_NUMBERS), np.nan, np.float32)
 
 
 def _tensor(pictures: NDArray[np.uint8]) -> Tensor:

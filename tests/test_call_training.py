@@ -1,0 +1,185 @@
+"""Training the call model: its cache, its samples, where faces weigh more, and steps that a killed run repeats."""
+
+import dataclasses
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+pytest.importorskip("torch")
+
+import torch
+
+from streamgc.call.sources import packaged_clip
+from streamgc.errors import BackendMissing, TrainingError
+from streamgc.evaluation.clips import load_clip
+from streamgc.evaluation.faces import FaceFinder
+from streamgc.evaluation.identity import FaceIdentity
+from streamgc.training.call_cache import CacheSettings, add_faces, build_cache
+from streamgc.training.call_model import FACE_SEEN, CallTrainer, CallTraining, Losses
+from streamgc.training.call_samples import (
+    FACE_NUMBERS,
+    FACE_WEIGHT,
+    PART_WEIGHT,
+    Cache,
+    Sampler,
+    SampleSettings,
+    attention,
+)
+from streamgc.training.face_weights import face_finder
+from tests.test_call_sources import write_talking
+
+FACE = np.array([100, 100, 140, 100, 120, 140, 40], np.float32)
+FRAMES = 24
+SMALL = SampleSettings(batch=2, size=64)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def middle(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    mask = np.zeros(picture.shape[:2], np.uint8)
+    mask[60:220, 70:190] = 255
+    return mask
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("data")
+    (data / "clips").mkdir()
+    write_talking(data / "clips" / "one.mp4", FRAMES / 15)
+    stills = data / "stills" / "portraits"
+    stills.mkdir(parents=True)
+    for index in range(2):
+        Image.fromarray(np.random.default_rng(index).integers(0, 255, (70, 90, 3), np.uint8)).save(
+            stills / f"{index}.png"
+        )
+    build_cache(data, data / "cache", middle, CacheSettings(clip_frames=FRAMES, sets=("portraits",)))
+    return data / "cache"
+
+
+def test_a_face_weighs_more_and_its_parts_most() -> None:
+    weights = attention(FACE)
+    assert weights.shape == (64, 64)
+    assert weights.dtype == np.float32
+    assert weights.min() >= 1
+    at = {name: weights[y // 4, x // 4] for name, (x, y) in {"eye": (100, 100), "mouth": (120, 140)}.items()}
+    cheek, corner = weights[120 // 4, 100 // 4], weights[63, 63]
+    assert min(at.values()) > PART_WEIGHT > cheek > FACE_SEEN > 1.01 > corner
+    assert weights.max() <= 1 + FACE_WEIGHT + PART_WEIGHT
+    np.testing.assert_array_equal(attention(np.full(FACE_NUMBERS, np.nan, np.float32)), np.ones((64, 64)))
+
+
+def test_faces_lie_beside_the_cache_and_move_with_the_crop(folder: Path) -> None:
+    assert np.isnan(Cache(folder).faces).all(), "a cache that was built without a face finder weighs none"
+    searched: list[int] = []
+
+    def every_other(picture: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        searched.append(1)
+        return FACE if len(searched) % 2 else None
+
+    add_faces(folder, every_other)
+    cache = Cache(folder)
+    assert len(searched) == FRAMES // 2 + 2
+    np.testing.assert_array_equal(np.isnan(cache.faces[:, 0]).reshape(-1, 4), [[False, False, True, True]] * 6)
+    samples = Sampler(cache, SampleSettings(batch=8, size=64, still_share=0), 3).batch()
+    assert samples.attention.shape == (8, 2, 1, 64, 64)
+    assert samples.attention.min() >= 1 - 1e-5
+    assert (samples.attention.flatten(1).amax(1) > FACE_SEEN).any()
+    again = Sampler(cache, SampleSettings(batch=8, size=64, still_share=0), 3).batch()
+    for one, other in zip(samples, again, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_error_in_a_face_costs_more(folder: Path) -> None:
+    cache = Cache(folder)
+    samples = Sampler(cache, SMALL, 5).batch()
+    trainer = CallTrainer(cache, folder / "none", CallTraining(samples=SMALL, threads=1))
+    model, key = trainer.model, samples.key
+    symbols = torch.zeros(2, 8, 4, 4)
+    plane = torch.cat([torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)], 1)
+    made = model.generator(symbols, torch.ones(2, 8, 1, 1), plane, key, model.reference(key))
+    ones = torch.ones(2, 1, 64, 64)
+    face, spoilt = ones.clone(), made.picture.detach().clone()
+    face[..., 20:40, 20:40] = 5.0
+    spoilt[..., 20:40, 20:40] += 0.5
+    losses, random = Losses(CallTraining()), np.random.default_rng(0)
+    plain, _ = losses(made, spoilt, ones, ones, ones, random, perceptual=False)
+    weighted, _ = losses(made, spoilt, ones, ones, face, random, perceptual=False)
+    assert weighted > 1.5 * plain
+
+
+def test_a_sharp_crop_holds_the_face(folder: Path) -> None:
+    weights = torch.ones(1, 128, 128)
+    weights[0, 10, 100] = 6.0
+    settings = dataclasses.replace(CallTraining(), face_crops=1.0)
+    losses, random = Losses(settings), np.random.default_rng(1)
+    for _ in range(20):
+        y, x = losses._corner(weights, 64, random)
+        assert 0 <= y <= 10 < y + 64
+        assert x <= 100 < x + 64 <= 128
+
+
+def test_it_trains_stops_and_goes_on(folder: Path, tmp_path: Path) -> None:
+    settings = CallTraining(samples=SMALL, threads=1, minutes=0)
+    first = CallTrainer(Cache(folder), tmp_path, settings)
+    before = {name: value.clone() for name, value in first.model.state_dict().items()}
+    for _ in range(2):
+        first.step(first.sampler.batch())
+    assert all(np.isfinite(values).all() for values in first.log.values())
+    assert any(not torch.equal(before[name], value) for name, value in first.model.state_dict().items())
+    first.save()
+    second = CallTrainer(Cache(folder), tmp_path, settings)
+    assert second.steps == 2
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(second.model.state_dict()[name], value)
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_cache_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no frames"):
+        Cache(tmp_path)
+
+
+def test_without_dlib_no_face_weighs_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert face_finder(said.append) is None
+    assert "streamgc[faces]" in said[0]
+    with pytest.raises(BackendMissing, match="dlib"):
+        FaceFinder()
+
+
+@pytest.mark.skipif(
+    not (importlib.util.find_spec("dlib") and importlib.util.find_spec("face_recognition_models")),
+    reason="needs the extra: pip install 'streamgc[faces]'",
+)
+def test_a_real_face_is_found_and_what_it_loses_is_measured() -> None:
+    frame = load_clip(packaged_clip(), 256, 15, 10).frames[-1]
+    find = face_finder(lambda text: None)
+    assert find is not None
+    points = find(frame)
+    assert points is not None, "the packaged clip shows a face"
+    assert points[0] < points[2], "the left eye is left"
+    assert points[5] > max(points[1], points[3]), "the mouth is below the eyes"
+    identity = FaceIdentity()
+    same = identity.likeness(frame, frame)
+    assert same is not None
+    assert same == (0.0, 0.0, 100.0, 100.0)
+    y, x, radius = int(points[5]), int(points[4]), int(points[6] * 0.3)
+    spoilt = frame.copy()
+    spoilt[y - radius : y + radius, x - radius : x + radius] = 128
+    changed = identity.likeness(frame, spoilt)
+    assert changed is not None
+    assert changed.mouth_psnr < 25
+    assert changed.eyes_psnr > 60
+    assert changed.distance > 0.02
