@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,25 @@ def test_a_gc_model_starts_an_sc_model(tmp_path: Path) -> None:
     save_file({"other": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(TrainingError, match="holds no weights"):
         load_start(part, tmp_path / "other.safetensors")
+
+
+def test_a_model_grows_channels_and_keeps_its_pictures(tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    few = LiteNetworks(spec())
+    linear_start(few, Slopes())
+    save_file({name: value.contiguous() for name, value in few.state_dict().items()}, tmp_path / "four.safetensors")
+    x = batch()
+    latent = few.encode(x, None)
+    for task in ("gc", "sc"):
+        many = LiteNetworks(replace(spec(task), channels=7))
+        load_start(many, tmp_path / "four.safetensors")
+        planes = torch.zeros(6, 4, 128, 128) if task == "sc" else None
+        with torch.no_grad():
+            grown = many.encode(x, planes)
+            assert torch.allclose(grown[:, :4], latent, atol=1e-5)
+            sent = (torch.arange(7) < 4).float()[None, :, None, None]
+            shown = many.decode(quantise(grown)[1], None, sent.expand(6, 7, 1, 1), planes)
+            assert torch.allclose(shown, few.decode(quantise(latent)[1], None, None, None), atol=1e-5)
 
 
 def test_a_run_begins_at_its_start_and_then_at_its_checkpoint(tmp_path: Path) -> None:

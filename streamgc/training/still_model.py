@@ -101,10 +101,10 @@ class StillTrainer:
         networks = build_still(self.settings.spec)
         if (self.folder / CHECKPOINT).is_file():
             return networks
+        if self.settings.linear_start and isinstance(networks, LiteNetworks):
+            linear_start(networks, source, nested=self.settings.nested, seed=self.settings.seed)
         if start is not None:
             load_start(networks, start)
-        elif self.settings.linear_start and isinstance(networks, LiteNetworks):
-            linear_start(networks, source, nested=self.settings.nested, seed=self.settings.seed)
         return networks
 
     def _adam(self, module: nn.Module) -> torch.optim.Adam:

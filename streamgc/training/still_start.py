@@ -39,21 +39,43 @@ CALM = 0.05
 
 
 def load_start(networks: StillNetworks, path: Path) -> None:
-    """Begin at a shipped model (safetensors); what it does not have stays fresh.
+    """Begin at a shipped model (safetensors); what it does not have stays as it is.
 
     Where a convolution has more inputs here than there – a GC model starts an SC model, whose labels and heatmap come
-    after the picture and the code –, the further ones begin at zero. Raises TrainingError: unreadable, nothing fits.
+    after the picture and the code –, the further ones begin at zero. A lite model may have more channels of code here:
+    the further ones keep E's and G's linear paths as they are and are otherwise unknown to G, so that with the old
+    channels alone the picture stays what it was. Raises TrainingError: unreadable, nothing fits.
     """
     try:
         found = load_file(path)
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"cannot read the weights {path}: {error}") from None
     own = networks.state_dict()
+    if isinstance(networks, LiteNetworks) and "encoder.last.weight" in found:
+        found |= _more_channels(found, own)
     taken = {name: _widened(found[name].to(value.dtype), value) for name, value in own.items() if name in found}
     fitting = {name: value for name, value in taken.items() if value is not None}
     if not fitting:
         raise TrainingError(f"{path} holds no weights of these networks")
     networks.load_state_dict({**own, **fitting})
+
+
+def _more_channels(found: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The lite weights that count channels of code, brought to our number of them; empty when that is no larger."""
+    there, here = len(found["encoder.last.weight"]), len(own.get("encoder.last.weight", ()))
+    if there >= here:
+        return {}
+    grown = {}
+    for name in ("encoder.last", "encoder.linear"):
+        for part in (f"{name}.weight", f"{name}.bias"):
+            grown[part] = torch.cat([found[part].to(own[part].dtype), own[part][there:]])
+    linear, embed = "generator.linear.weight", "generator.embed.weight"
+    grown[linear] = torch.cat([found[linear].to(own[linear].dtype), own[linear][:, there:]], 1)
+    # G reads the symbols, then which channels are there, then the rest.
+    symbols, present, rest = found[embed].split([there, there, found[embed].shape[1] - 2 * there], 1)
+    unknown = torch.zeros_like(symbols[:, :1]).expand(-1, here - there, -1, -1)
+    grown[embed] = torch.cat([symbols, unknown, present, unknown, rest], 1)
+    return grown
 
 
 def _widened(found: Tensor, own: Tensor) -> Tensor | None:
