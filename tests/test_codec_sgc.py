@@ -23,13 +23,14 @@ from streamgc.codec.still_planes import (
     decode_still_symbols,
     encode_still_symbols,
     ideal_bits,
-    intervals,
     parse_still_tables,
 )
-from streamgc.errors import BitstreamError, ModelError, ModelMismatch
+from streamgc.codec.torchac_planes import built, torchac_wanted
+from streamgc.errors import BackendMissing, BitstreamError, ModelError, ModelMismatch
 from streamgc.training.still_tables import fit_still_tables
 
 HASH = bytes(range(8))
+METHODS: tuple[Method, ...] = ("static", "contexts")
 
 
 def smooth_code(seed: int, channels: int = 4, shape: tuple[int, int] = (12, 17)) -> NDArray[np.int8]:
@@ -73,24 +74,41 @@ def test_contexts_beat_static_frequencies_on_the_same_symbols(tables: StillTable
     assert sizes["contexts"] < 0.85 * sizes["static"]
 
 
-@pytest.mark.slow
+def same_by_both(tables: StillTables, count: int) -> None:
+    random = np.random.default_rng(3)
+    for _ in range(count):
+        channels, height, width = (int(random.integers(1, most)) for most in (5, 9, 9))
+        keep = random.random((height, width)) < random.random()
+        values = random.normal(0, 1.5 * random.random(), (channels, height, width))
+        symbols = (np.clip(np.round(values), -2, 2) * keep).astype(np.int8)
+        for method in METHODS:
+            ours = encode_still_symbols(symbols, keep, tables, method, "own")
+            assert encode_still_symbols(symbols, keep, tables, method, "torchac") == ours
+            assert np.array_equal(decode_still_symbols(ours, channels, keep, tables, method, "torchac"), symbols)
+
+
 def test_torchac_gives_the_same_bytes(tables: StillTables) -> None:
-    """Slow because torchac compiles when it is first imported."""
-    torch = pytest.importorskip("torch")
-    try:
-        import torchac
-    except (ImportError, RuntimeError) as error:
-        pytest.skip(f"torchac: {error}")
+    pytest.importorskip("torch")
+    if not built():
+        pytest.skip("torchac has not been compiled here; -m slow does it")
+    same_by_both(tables, 200)
     symbols = smooth_code(3)
-    rows, indices = intervals(symbols, np.ones((12, 17), bool), tables, "static")
-    wrapped = (rows & 65535).astype(np.uint16).view(np.int16)
-    theirs = torchac.encode_int16_normalized_cdf(torch.from_numpy(wrapped), torch.from_numpy(indices.astype(np.int16)))
-    ours = encode_still_symbols(symbols, np.ones((12, 17), bool), tables, "static")
-    # Ours leaves out what a known length makes needless; the rest of torchac's is the end of its last number.
-    assert abs(len(theirs) - len(ours)) <= 1
-    assert theirs[: len(ours) - 1] == ours[:-1]
-    back = torchac.decode_int16_normalized_cdf(torch.from_numpy(wrapped), ours + bytes(4))
-    assert torch.equal(back, torch.from_numpy(indices.astype(np.int16)))
+    everything = np.ones((12, 17), bool)
+    # torch is loaded now, so auto is torchac; more bytes than the symbols need are an error there, too.
+    payload = encode_still_symbols(symbols, everything, tables, "static")
+    with pytest.raises(BitstreamError, match="longer than its symbols"):
+        decode_still_symbols(payload + b"\1", 4, everything, tables, "static")
+
+
+@pytest.mark.slow
+def test_torchac_compiles_and_gives_the_same_bytes(tables: StillTables) -> None:
+    """Slow because torchac compiles when it is first asked for."""
+    pytest.importorskip("torch")
+    try:
+        torchac_wanted("torchac", 1)
+    except BackendMissing as error:
+        pytest.skip(str(error))
+    same_by_both(tables, 2000)
 
 
 def test_tables_survive_their_file(tables: StillTables) -> None:

@@ -24,6 +24,7 @@ from streamgc.codec.still_planes import (
     encode_still_symbols,
 )
 from streamgc.codec.symbols import MAX_SIDE
+from streamgc.codec.torchac_planes import Coder
 from streamgc.errors import BitstreamError, ModelMismatch
 
 MAGIC = b"SGCI"
@@ -64,9 +65,13 @@ class StillParts(NamedTuple):
 
 
 def encode_still_file(
-    code: StillCode, tables: StillTables, model_hash: bytes, method: Method = "contexts"
+    code: StillCode,
+    tables: StillTables,
+    model_hash: bytes,
+    method: Method = "contexts",
+    coder: Coder = "auto",
 ) -> tuple[bytes, StillParts]:
-    """The file and the sizes of its parts. Raises ValueError for a code that cannot be."""
+    """The file and the sizes of its parts. Raises ValueError for a code that cannot be, BackendMissing."""
     sides = (code.width, code.height)
     if not all(1 <= side <= MAX_PICTURE_SIDE for side in sides) or code.cell not in (8, 16):
         raise ValueError(f"a picture of {sides} in cells of {code.cell}; 1…{MAX_PICTURE_SIDE} and 8 or 16 are possible")
@@ -85,16 +90,17 @@ def encode_still_file(
         write_sized(body, encode_heatmap(code.keep))
     heatmap = len(body) + 4 - header - labels
     keep = np.ones(code.grid, bool) if code.keep is None else code.keep
-    payload = encode_still_symbols(code.symbols, keep, tables, method)
+    payload = encode_still_symbols(code.symbols, keep, tables, method, coder)
     body += payload
     body += crc32(body).to_bytes(4, "little")
     return bytes(body), StillParts(header, labels, heatmap, len(payload))
 
 
-def decode_still_file(data: bytes, tables: StillTables, model_hash: bytes) -> StillCode:
+def decode_still_file(data: bytes, tables: StillTables, model_hash: bytes, coder: Coder = "auto") -> StillCode:
     """The code of a file.
 
-    Raises BitstreamError when it is foreign, truncated or corrupted, ModelMismatch when another model made it.
+    Raises BitstreamError when it is foreign, truncated or corrupted, ModelMismatch when another model made it,
+    BackendMissing.
     """
     reader, flags, channels, theirs = _open(data)
     if theirs != model_hash:
@@ -110,7 +116,7 @@ def decode_still_file(data: bytes, tables: StillTables, model_hash: bytes) -> St
     keep = decode_heatmap(reader.take(reader.varint()), grid) if flags & _HEATMAP else None
     method: Method = "contexts" if flags & _CONTEXTS else "static"
     kept = np.ones(grid, bool) if keep is None else keep
-    symbols = decode_still_symbols(reader.rest(), channels, kept, tables, method)
+    symbols = decode_still_symbols(reader.rest(), channels, kept, tables, method, coder)
     return StillCode(width, height, symbols, keep, labels, cell)
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from streamgc.codec.arithmetic import TOTAL, Decoder, Encoder
 from streamgc.codec.symbols import LARGEST, LEVELS, MAX_SIDE
+from streamgc.codec.torchac_planes import Coder, decode_planes, encode_planes, torchac_wanted
 from streamgc.errors import BitstreamError, ModelError
 
 Method = Literal["static", "contexts"]
@@ -178,10 +179,17 @@ def intervals(
     return np.concatenate(rows), np.concatenate(indices)
 
 
-def encode_still_symbols(symbols: Symbols, keep: Keep, tables: StillTables, method: Method = "contexts") -> bytes:
-    """The payload of (C', h, w) symbols in [-2, 2], C' ≤ C, 0 outside the kept cells. Raises ValueError otherwise."""
+def encode_still_symbols(
+    symbols: Symbols, keep: Keep, tables: StillTables, method: Method = "contexts", coder: Coder = "auto"
+) -> bytes:
+    """The payload of (C', h, w) symbols in [-2, 2], C' ≤ C, 0 outside the kept cells; the same by every ``coder``.
+
+    Raises ValueError for other symbols, BackendMissing when ``coder`` asks for what cannot be had.
+    """
     check_still_symbols(symbols, keep, tables)
     rows, indices = intervals(symbols, keep, tables, method)
+    if torchac_wanted(coder, len(indices)):
+        return encode_planes(rows, indices)
     encoder = Encoder()
     which = np.arange(len(indices))
     encoder.encode_intervals(rows[which, indices].tolist(), rows[which, indices + 1].tolist())
@@ -206,13 +214,23 @@ def check_still_symbols(symbols: Symbols, keep: Keep, tables: StillTables) -> No
 
 
 def decode_still_symbols(
-    payload: bytes, channels: int, keep: Keep, tables: StillTables, method: Method = "contexts"
+    payload: bytes,
+    channels: int,
+    keep: Keep,
+    tables: StillTables,
+    method: Method = "contexts",
+    coder: Coder = "auto",
 ) -> Symbols:
-    """The symbols (channels, h, w) of a payload. Raises BitstreamError when the bytes cannot be theirs."""
+    """The symbols (channels, h, w) of a payload; of context tables, whoever the ``coder``, by our own.
+
+    Raises BitstreamError when the bytes cannot be theirs, BackendMissing.
+    """
     if not 1 <= channels <= tables.channels:
         raise BitstreamError(f"a code of {channels} channels, and the model has {tables.channels}")
     if payload.endswith(b"\0"):
         raise BitstreamError("a still payload ends in a zero byte")
+    if method == "static" and torchac_wanted(coder, channels * int(keep.sum())):
+        return _decode_static_planes(payload, channels, keep, tables)
     decoder = Decoder(payload)
     symbols = np.zeros((channels, *keep.shape), np.int8)
     for channel in range(channels):
@@ -224,6 +242,17 @@ def decode_still_symbols(
             symbols[channel] = _decode_plane(decoder, symbols, channel, keep, tables)
     if len(payload) > decoder.bits_used() // 8 + 1:
         raise BitstreamError("a still payload is longer than its symbols")
+    return symbols
+
+
+def _decode_static_planes(payload: bytes, channels: int, keep: Keep, tables: StillTables) -> Symbols:
+    rows = np.repeat(tables.static_full[:channels], int(keep.sum()), 0)
+    indices = decode_planes(rows, payload)
+    # torchac does not say how much it read: symbols that give the same bytes have used them all.
+    if encode_planes(rows, indices) != payload:
+        raise BitstreamError("a still payload is longer than its symbols")
+    symbols = np.zeros((channels, *keep.shape), np.int8)
+    symbols[:, keep] = (indices - LARGEST).reshape(channels, -1)
     return symbols
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import numpy as np
 import typer
@@ -14,12 +14,16 @@ from rich.console import Console
 from rich.table import Table
 
 from streamgc.codec.still_planes import Method
+from streamgc.codec.torchac_planes import Coder
 from streamgc.errors import InputError
 from streamgc.pipeline.stills import DEFAULT_MODEL, Compressed, codec_for, open_still_codec, read_picture
 
 Files = Annotated[list[Path], typer.Argument(help="Files to work on.")]
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", help="File, or folder for several; default: beside the input.")
+]
+CoderName = Annotated[
+    str, typer.Option("--coder", help="Who codes the symbols, to the same bytes: auto, own or torchac (compiles once).")
 ]
 Backend = Annotated[str, typer.Option(help="auto, openvino, onnxruntime, …")]
 
@@ -38,8 +42,10 @@ def compress(
     ] = False,
     model: Annotated[str, typer.Option(help="A model's name, or its folder.")] = DEFAULT_MODEL,
     backend: Backend = "auto",
+    coder: CoderName = "auto",
 ) -> None:
     """Compress pictures to .sgc files; prints bits per pixel, the bound of eq. 3, and both savings."""
+    chosen = _coder(coder)
     codec = open_still_codec(model, backend=backend)
     method: Method = "static" if static else "contexts"
     rows: list[tuple[Path, Compressed]] = []
@@ -49,7 +55,13 @@ def compress(
             kept = None if keep is None else read_picture(keep).max(-1) > 127
             map_ = None if labels is None else _read_ids(labels)
             made = codec.compress(
-                picture, channels=channels, kept=kept, labels=map_, method=method, tolerance=tolerance
+                picture,
+                channels=channels,
+                kept=kept,
+                labels=map_,
+                method=method,
+                coder=chosen,
+                tolerance=tolerance,
             )
             write_whole(target, made.data)
             rows.append((target, made))
@@ -63,8 +75,10 @@ def decompress(
     out: Out = None,
     model: Annotated[str, typer.Option(help="A model's folder; default: the shipped one that made the file.")] = "",
     backend: Backend = "auto",
+    coder: CoderName = "auto",
 ) -> None:
     """Decompress .sgc files to PNG."""
+    chosen = _coder(coder)
     for path, target in zip(files, targets(files, out, ".png"), strict=True):
         try:
             data = path.read_bytes()
@@ -72,7 +86,7 @@ def decompress(
             raise InputError(f"cannot read {path}: {error.strerror}") from None
         codec = open_still_codec(model, backend=backend) if model else codec_for(data, backend=backend)
         try:
-            picture = codec.decompress(data)
+            picture = codec.decompress(data, chosen)
         finally:
             codec.close()
         png = BytesIO()
@@ -124,6 +138,13 @@ def write_whole(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _coder(name: str) -> Coder:
+    for known in get_args(Coder):
+        if name == known:
+            return cast(Coder, known)
+    raise InputError(f"--coder is {', '.join(get_args(Coder))}, not {name}")
 
 
 def _read_ids(path: Path) -> np.ndarray:

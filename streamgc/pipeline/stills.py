@@ -22,6 +22,7 @@ from streamgc.codec.sgc import (
 )
 from streamgc.codec.still_planes import Method, StillTables, Symbols, ideal_bits, parse_still_tables
 from streamgc.codec.symbols import LARGEST, LEVELS
+from streamgc.codec.torchac_planes import Coder
 from streamgc.errors import InputError, ModelError, ModelMismatch
 from streamgc.runtime.engine import Engine
 from streamgc.runtime.store import Model, ModelStore
@@ -102,14 +103,15 @@ class StillCodec:
         kept: NDArray[np.bool_] | None = None,
         labels: LabelMap | None = None,
         method: Method = "contexts",
+        coder: Coder = "auto",
         steps: int = 1024,
         tolerance: float = 0.75,
     ) -> Compressed:
         """Code a picture (H, W, 3) RGB uint8 of any size.
 
         ``channels``: how many, one of the model's; ``kept`` (H, W): what an SC model preserves, everything without it;
-        ``labels`` (H, W): class ids, needed by SC; ``steps`` and ``tolerance`` of their contours.
-        Raises InputError for what this model cannot code.
+        ``labels`` (H, W): class ids, needed by SC; ``steps`` and ``tolerance`` of their contours;
+        ``coder``: who codes the symbols, to the same bytes. Raises InputError for what this model cannot code.
         """
         count = self._channel_count(channels)
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
@@ -130,13 +132,13 @@ class StillCodec:
             symbols = (symbols * keep).astype(np.int8)
         code = StillCode(width, height, symbols, keep, graphic, self.cell)
         everywhere = np.ones(symbols.shape[1:], bool) if keep is None else keep
-        data, parts = encode_still_file(code, self.tables, self.model.hash, method)
+        data, parts = encode_still_file(code, self.tables, self.model.hash, method, coder)
         static, contexts = (ideal_bits(symbols, everywhere, self.tables, m) for m in ("static", "contexts"))
         return Compressed(data, parts, height * width, int(everywhere.sum()) * count, static, contexts)
 
-    def decompress(self, data: bytes) -> Picture:
+    def decompress(self, data: bytes, coder: Coder = "auto") -> Picture:
         """The picture (H, W, 3) RGB uint8 of a file. Raises BitstreamError, ModelMismatch for another model's."""
-        return self.render(decode_still_file(data, self.tables, self.model.hash))
+        return self.render(decode_still_file(data, self.tables, self.model.hash, coder))
 
     def render(self, code: StillCode) -> Picture:
         """The picture of a code."""
