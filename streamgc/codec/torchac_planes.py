@@ -7,13 +7,13 @@ compiler: nothing here is imported before it is asked for, and a call never asks
 
 from __future__ import annotations
 
-import contextlib
-import io
-import shutil
+import os
 import sys
+import tempfile
 from functools import lru_cache
 from importlib import import_module
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +52,7 @@ def encode_planes(rows: NDArray[np.int32], indices: NDArray[np.int32]) -> bytes:
     """The payload of symbols (n,) with their cumulative counts (n, 6), in its shortest form. Raises BackendMissing."""
     torch, torchac = _torchac()
     tables, symbols = _wrapped(rows), indices.astype(np.int16)
-    theirs = torchac.encode_int16_normalized_cdf(torch.from_numpy(tables), torch.from_numpy(symbols))
+    theirs: bytes = torchac.encode_cdf(torch.from_numpy(tables), torch.from_numpy(symbols))
     for shorter in _shorter(theirs):
         # A number outside the last interval decodes to other symbols, so what decodes alike is the shortest form.
         if np.array_equal(_decode(torch, torchac, tables, shorter), symbols):
@@ -67,7 +67,7 @@ def decode_planes(rows: NDArray[np.int32], payload: bytes) -> NDArray[np.int32]:
 
 
 def _decode(torch: Any, torchac: Any, tables: NDArray[np.int16], payload: bytes) -> NDArray[np.int16]:
-    found: NDArray[np.int16] = torchac.decode_int16_normalized_cdf(torch.from_numpy(tables), payload).numpy()
+    found: NDArray[np.int16] = torchac.decode_cdf(torch.from_numpy(tables), payload).numpy()
     return found
 
 
@@ -97,41 +97,57 @@ def _bytes(bits: int, count: int) -> bytes:
     return (bits << padding).to_bytes((count + padding) >> 3, "big").rstrip(b"\0")
 
 
-@lru_cache(maxsize=1)
 def built() -> bool:
-    """Whether torch has compiled torchac before, and nobody is at it (or died at it): its lock would be waited for."""
-    if find_spec("torchac") is None:
-        return False
+    """Whether torchac has been compiled for this Python and this torch."""
+    return (library := _library()) is not None and library.is_file()
+
+
+@lru_cache(maxsize=1)
+def _library() -> Path | None:
+    """Where the compiled torchac of this Python and this torch belongs; None where a package is missing.
+
+    Not torch's own folder for extensions: that one is shared by all environments, and each compiles anew what another
+    left there.
+    """
     try:
-        folder = Path(import_module("torch.utils.cpp_extension")._get_build_directory(EXTENSION, False))
-        return (
-            any((folder / f"{EXTENSION}{suffix}").exists() for suffix in (".so", ".pyd"))
-            and not (folder / "lock").exists()
-        )
-    except (ImportError, AttributeError, OSError):
-        return False
+        versions = f"torchac-{version('torchac')}-torch-{version('torch')}-{sys.implementation.cache_tag}"
+    except PackageNotFoundError:
+        return None
+    return Path.home() / ".cache" / "streamgc" / versions / f"{EXTENSION}{'.pyd' if os.name == 'nt' else '.so'}"
 
 
 @lru_cache(maxsize=1)
 def _found() -> tuple[Any, Any] | str:
-    """torch and torchac, or why they cannot be had. The first import compiles."""
-    if find_spec("torchac") is None:
+    """torch and torchac's backend, compiled if need be; or why they cannot be had."""
+    library = _library()
+    if library is None:
         return "it is not installed: pip install 'streamgc[train]'"
-    if shutil.which("c++") is None and shutil.which("g++") is None:
-        return "it compiles itself, and there is no C++ compiler"
-    backend = find_spec("torchac")
-    assert backend is not None
-    assert backend.origin is not None
-    source = Path(backend.origin).parent / "backend" / "torchac_backend.cpp"
     try:
         torch = import_module("torch")
-        # Built quietly first: torchac's own import writes the compiler's progress to standard output.
-        import_module("torch.utils.cpp_extension").load(EXTENSION, [str(source)], verbose=False)
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            torchac = import_module("torchac")
+        if not library.is_file():
+            _compile(library)
+        spec = spec_from_file_location(EXTENSION, library)
+        assert spec is not None
+        assert spec.loader is not None
+        backend = module_from_spec(spec)
+        spec.loader.exec_module(backend)
     except (ImportError, OSError, RuntimeError) as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
-    return torch, torchac
+    return torch, backend
+
+
+def _compile(library: Path) -> None:
+    """Compile torchac's source beside its place, then move it there. Raises OSError, RuntimeError, ImportError."""
+    package = find_spec("torchac")
+    if package is None or package.origin is None:
+        raise ImportError("torchac has no source")
+    source = Path(package.origin).resolve().parent / "backend" / f"{EXTENSION}.cpp"
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        # Not by importing torchac, which writes the compiler's progress to standard output.
+        extension = import_module("torch.utils.cpp_extension")
+        extension.load(EXTENSION, [str(source)], build_directory=folder, verbose=False)
+        os.replace(Path(folder) / library.name, library)
 
 
 def _torchac() -> tuple[Any, Any]:
