@@ -11,7 +11,7 @@ from PIL import Image
 
 from streamgc.errors import InputError
 from streamgc.evaluation.miou import Confusion
-from streamgc.evaluation.rd import bits_needed, images_in, means, savings
+from streamgc.evaluation.rd import bits_needed, equal_rate, images_in, means, savings
 from streamgc.evaluation.sampling import SamplingSettings, draw_codes, train_code_generator, uniform_codes
 from streamgc.evaluation.selective import with_inset
 from streamgc.evaluation.still_models import labelled_in
@@ -56,6 +56,24 @@ def test_bits_needed_by_hand() -> None:
     found = bits_needed(curves, ["us"])
     assert found[0]["times_our_bits"] == pytest.approx(3.2)
     assert found[1]["times_our_bits"] is None
+
+
+def test_equal_rate_by_hand() -> None:
+    """Both curves cover .04 to .16: there we are at .4, .35 and .3; the rival at .6, .3 and .2."""
+    curves = [
+        {"codec": "us", "bpp": 0.01, "alex": 0.5},
+        {"codec": "us", "bpp": 0.04, "alex": 0.4},
+        {"codec": "us", "bpp": 0.16, "alex": 0.3},
+        {"codec": "them", "bpp": 0.04, "alex": 0.6},
+        {"codec": "them", "bpp": 0.08, "alex": 0.3},
+        {"codec": "them", "bpp": 0.32, "alex": 0.1},
+        {"codec": "far", "bpp": 2.0, "alex": 0.1},
+    ]
+    found = equal_rate(curves, "us")
+    assert [row["bpp"] for row in found] == [0.04, 0.08, 0.16]
+    assert [row["ours"] for row in found] == pytest.approx([0.4, 0.35, 0.3])
+    assert [row["rivals"] for row in found] == pytest.approx([0.6, 0.3, 0.2])
+    assert [row["better"] for row in found] == [True, False, False]
 
 
 def test_savings_by_hand() -> None:

@@ -1,8 +1,9 @@
 """Rate and distortion of still codecs over folders of images (``streamgc evaluate rd``).
 
 Each image is coded by every codec at every quality; a row holds bits per pixel, PSNR, MS-SSIM, ST-LPIPS (AlexNet, and
-VGG where asked). Curves are means over the images at a setting. Where our score lies on a rival's curve, the row of our
-mean says how many times our bits the rival needs for it.
+VGG where asked). Curves are means over the images at a setting. The first model is compared with all else, other models
+too, where both curves exist: who scores what at equal bits (`equal_rate`), and how many times our bits the other needs
+for our score (`bits_needed`).
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from streamgc.errors import InputError
 from streamgc.evaluation.clips import Frame
 from streamgc.evaluation.metrics import PerceptualDistance, ms_ssim, psnr
+from streamgc.evaluation.plots import Sheet, write_contact_sheet
 from streamgc.evaluation.ratio import Point, frontier, rate_at
 from streamgc.evaluation.still_report import Row, plot_curves, write_csv, write_json
 from streamgc.evaluation.still_rivals import CodedStill, rival
@@ -25,7 +26,8 @@ from streamgc.pipeline.stills import StillCodec, open_still_codec, read_picture
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MS_SSIM_LEAST = 176
 """Five scales of an 11-pixel window need this many pixels a side."""
-SCORES = {"alex": "ST-LPIPS (AlexNet)", "psnr": "PSNR, dB", "ms_ssim": "MS-SSIM"}
+SHOWN = 4
+SCORES = {"alex": "ST-LPIPS (AlexNet), less is better", "psnr": "PSNR, dB", "ms_ssim": "MS-SSIM"}
 
 
 def images_in(folders: Sequence[Path], limit: int | None = None) -> list[Path]:
@@ -119,6 +121,29 @@ def bits_needed(curves: Sequence[Row], ours: Sequence[str]) -> list[Row]:
     return result
 
 
+def equal_rate(curves: Sequence[Row], ours: str) -> list[Row]:
+    """ST-LPIPS of ours and of every other codec at each rate that either was measured at and both curves cover.
+
+    Between its points a curve is straight in the logarithm of the rate.
+    """
+    result: list[Row] = []
+    points = {name: _curve(curves, name) for name in dict.fromkeys(row["codec"] for row in curves)}
+    for name, (rates, scores) in points.items():
+        if name == ours:
+            continue
+        low, high = max(points[ours][0][0], rates[0]), min(points[ours][0][-1], rates[-1])
+        for rate in sorted({*points[ours][0], *rates}):
+            if low <= rate <= high:
+                at = [float(np.interp(np.log(rate), np.log(x), y)) for x, y in (points[ours], (rates, scores))]
+                result.append({"rival": name, "bpp": rate, "ours": at[0], "rivals": at[1], "better": at[0] < at[1]})
+    return result
+
+
+def _curve(curves: Sequence[Row], codec: str) -> tuple[list[float], list[float]]:
+    own = sorted((float(row["bpp"]), float(row["alex"])) for row in curves if row["codec"] == codec)
+    return [rate for rate, _ in own], [score for _, score in own]
+
+
 def savings(curves: Sequence[Row]) -> list[Row]:
     """For our own means: static frequencies under the bound of eq. 3, and context tables under static frequencies."""
     return [
@@ -147,13 +172,14 @@ def evaluate_rd(
     backend: str = "auto",
     note: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Code every image with every codec; rows, means, bits needed and savings.
+    """Code every image with every codec; rows, means, comparisons and savings.
 
-    Writes ``rd.csv``, ``rd.png`` and ``pictures/`` (the first image by each of ours) under ``out``, JSON to
-    ``json_file``. Raises InputError, ModelError, BackendMissing.
+    Writes ``rd.csv``, ``rd.png`` and ``pictures/`` (a sheet of `SHOWN` images by each model and each rival's coarsest
+    quality, with their rates) under ``out``, JSON to ``json_file``. Raises InputError, ModelError, BackendMissing.
     """
     files = images_in(images, limit)
     codecs = {Path(model).name: open_still_codec(model, backend=backend) for model in models}
+    shown = {files[index] for index in np.linspace(0, len(files) - 1, SHOWN).round().astype(int)}
     scores = Scores(vgg=vgg)
     rows: list[Row] = []
     try:
@@ -163,8 +189,8 @@ def evaluate_rd(
             found |= {name: rival_rows(name, original, scores, qualities) for name in rivals}
             rows += [{"image": file.name, "codec": name, **row} for name, part in found.items() for row in part]
             note(f"{number}/{len(files)} {file.name}")
-            if out is not None and number == 1:
-                _write_pictures(out / "pictures", original, codecs)
+            if out is not None and file in shown:
+                _write_sheet(out / "pictures" / f"{file.stem}.png", original, codecs, rivals)
     finally:
         for codec in codecs.values():
             codec.close()
@@ -172,22 +198,31 @@ def evaluate_rd(
     result = {
         "images": len(files),
         "means": curves,
-        "bits_needed": bits_needed(curves, list(codecs)),
+        "equal_rate": equal_rate(curves, next(iter(codecs))),
+        "bits_needed": bits_needed(curves, [next(iter(codecs))]),
         "savings": savings(curves),
         "rows": rows,
     }
     if out is not None:
         write_csv(out / "rd.csv", rows)
-        plot_curves(out / "rd.png", curves, "bpp", SCORES)
+        plot_curves(out / "rd.png", curves, "bpp", SCORES, thick=next(iter(codecs)))
     if json_file is not None:
         write_json(json_file, result)
     return result
 
 
-def _write_pictures(folder: Path, original: Frame, codecs: dict[str, StillCodec]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(original).save(folder / "original.png")
+def _write_sheet(path: Path, original: Frame, codecs: dict[str, StillCodec], rivals: Sequence[str]) -> None:
+    """Two rows or more: the original and the first model's codings, then the others'."""
+
+    def said(name: str, coded: CodedStill) -> tuple[str, list[Frame]]:
+        return f"{name}: {8 * coded.size / original[..., 0].size:.3f} bpp", [coded.picture]
+
+    rows: list[list[tuple[str, list[Frame]]]] = []
     for name, codec in codecs.items():
-        for channels in codec.model.channels:
-            shown = codec.decompress(codec.compress(original, channels=channels).data)
-            Image.fromarray(shown).save(folder / f"{name}-{channels}.png")
+        made = [(count, codec.compress(original, channels=count).data) for count in codec.model.channels]
+        coded = [(count, CodedStill(len(data), codec.decompress(data))) for count, data in made]
+        rows.append([said(f"{name} C={count}", found) for count, found in coded])
+    if rivals:
+        coarsest = [(name, rival(name).encode(original, rival(name).qualities[0])) for name in rivals]
+        rows.append([said(name, found) for name, found in coarsest])
+    write_contact_sheet(path, [Sheet("original", [original], 1, row) for row in rows])

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from aiohttp import web
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -22,11 +23,21 @@ from streamgc.pipeline.stills import open_still_codec, read_picture
 
 app = typer.Typer(help="Evaluate still-image models.", no_args_is_help=True)
 
+RD_PARTS = {
+    "means": "Means over the images; rates are of whole files",
+    "equal_rate": "ST-LPIPS (AlexNet, less is better) of the first model and of the others at equal rate",
+    "bits_needed": "Times the first model's bits that the others need for its ST-LPIPS",
+    "savings": "What the symbols cost",
+}
+
 Json = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for CSV, plot and pictures.")]
 Limit = Annotated[int | None, typer.Option(help="At most so many images.")]
 Models = Annotated[list[str] | None, typer.Option("--model", help="Model name or folder; several times.")]
-Rivals = Annotated[str, typer.Option(help="Conventional codecs, comma-separated: hevc, webp, jpeg2000, avif, jpeg.")]
+Rivals = Annotated[
+    str,
+    typer.Option(help="Conventional codecs, comma-separated: hevc, hevc/2 (half size), webp, jpeg2000, avif, jpeg."),
+]
 
 
 def _names(text: str) -> list[str]:
@@ -37,9 +48,15 @@ def _shown(value: object) -> str:
     return "–" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
+def _console() -> Console:
+    """Where there is no terminal, a line as wide as the tables are."""
+    found = Console()
+    return found if found.is_terminal else Console(width=160)
+
+
 def _table(rows: list[Row]) -> Table:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(*names)
+    table = Table(*names, box=SIMPLE, pad_edge=False)
     for row in rows:
         table.add_row(*[_shown(row.get(name)) for name in names])
     return table
@@ -56,8 +73,8 @@ def rate_distortion(
     limit: Limit = None,
     qualities: Annotated[int | None, typer.Option(help="So many of each rival's qualities, coarsest first.")] = None,
 ) -> None:
-    """Bits per pixel against PSNR, MS-SSIM and ST-LPIPS, with conventional codecs and other models."""
-    console = Console()
+    """Bits per pixel against PSNR, MS-SSIM and ST-LPIPS: the first model against others and conventional codecs."""
+    console = _console()
     found = evaluate_rd(
         images,
         models=model or ["still"],
@@ -69,8 +86,9 @@ def rate_distortion(
         qualities=qualities,
         note=console.print,
     )
-    for part in ("means", "bits_needed", "savings"):
-        console.print(_table(found[part]))
+    for part, title in RD_PARTS.items():
+        if found[part]:
+            console.print(f"\n{title}", _table(found[part]))
 
 
 @app.command("miou")
@@ -89,7 +107,7 @@ def mean_iou(
     if truth not in ("labels", "network"):
         raise InputError(f"--truth is labels or network, not {truth}")
     chosen: Truth = "labels" if truth == "labels" else "network"
-    console = Console()
+    console = _console()
     found = evaluate_miou(
         data,
         network,
@@ -116,7 +134,7 @@ def contours(
 ) -> None:
     """Label maps as vector graphics: bits per pixel at 1024×512, mIoU, and the same scene at twice the size."""
     found = evaluate_contours(maps, steps=steps, tolerance=tolerance, out=out, json_file=json_file, limit=limit)
-    Console().print(_table([{name: value for name, value in found.items() if name != "rows"}]))
+    _console().print(_table([{name: value for name, value in found.items() if name != "rows"}]))
 
 
 @app.command("selective")
@@ -134,7 +152,7 @@ def selective(
         ids = [int(name) for name in _names(classes)] or None
     except ValueError:
         raise InputError(f"--classes must be numbers: {classes}") from None
-    console = Console()
+    console = _console()
     found = evaluate_selective(
         data, model, classes=ids, channels=channels, out=out, json_file=json_file, limit=limit, note=console.print
     )
@@ -151,7 +169,7 @@ def sample(
     json_file: Json = None,
 ) -> None:
     """Decode codes that nobody coded: uniform ones, and those of a WGAN-GP trained on real codes."""
-    console = Console()
+    console = _console()
     codec = open_still_codec(model)
 
     def note(step: int, value: float) -> None:

@@ -35,8 +35,8 @@ def _replace(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def plot_curves(path: Path, rows: Sequence[Row], x: str, scores: Mapping[str, str], series: str = "codec") -> None:
-    """A panel for each score (column → title) against ``x`` in log scale, a line for each value of ``series``."""
+def plot_curves(path: Path, rows: Sequence[Row], x: str, scores: Mapping[str, str], thick: str = "") -> None:
+    """A panel for each score (column → title) against ``x`` in log scale, a line for each codec; ``thick``: ours."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -44,11 +44,13 @@ def plot_curves(path: Path, rows: Sequence[Row], x: str, scores: Mapping[str, st
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(scores), squeeze=False)[0]
     for axis, (score, title) in zip(axes, scores.items(), strict=True):
-        for name in dict.fromkeys(row[series] for row in rows):
-            points = sorted((row[x], row[score]) for row in rows if row[series] == name and row.get(score) is not None)
+        for name in dict.fromkeys(row["codec"] for row in rows):
+            points = sorted((row[x], row[score]) for row in rows if row["codec"] == name and row.get(score) is not None)
             if points:
-                axis.plot(*zip(*points, strict=True), "o-", markersize=3, linewidth=1, label=name)
-        axis.set(xlabel=x, ylabel=title, xscale="log")
+                axis.plot(
+                    *zip(*points, strict=True), "o-", markersize=3, linewidth=2.5 if name == thick else 1, label=name
+                )
+        axis.set(xlabel="bits per pixel" if x == "bpp" else x, ylabel=title, xscale="log")
         axis.grid(alpha=0.3, which="both")
     axes[0].legend(fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)

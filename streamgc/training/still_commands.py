@@ -162,6 +162,7 @@ def ship(
     name: Annotated[str, typer.Option(help="The model's name.")] = "still",
     sources: Annotated[str, typer.Option(help="What it was trained on, for the card.")] = "",
     licence: Annotated[Path | None, typer.Option(help="Text of the weights' licence.")] = None,
+    history: Annotated[str, typer.Option(help="What the run began from, for the card.")] = "",
 ) -> None:
     """Export a run to ONNX, fit its tables on the data, and describe it."""
     try:
@@ -170,6 +171,6 @@ def ship(
         raise TrainingError(f"cannot read {licence}: {error.strerror}") from None
     _, settings, _ = load_trained(run / "checkpoint.pt")
     source = open_source(settings.layout, data, open_images_rules=settings.open_images_rules)
-    model = ship_still(run / "checkpoint.pt", source, out, name=name, data=sources, licence=text)
+    model = ship_still(run / "checkpoint.pt", source, out, name=name, data=sources, licence=text, history=history)
     size = sum(path.stat().st_size for path in out.iterdir())
     Console().print(f"{model.name}: {size / 1e6:.1f} MB in {out}, model hash {model.hash.hex()}")

@@ -59,9 +59,17 @@ def codes_of(networks: StillNetworks, source: StillSource, count: int = TABLE_PI
 
 
 def ship_still(
-    checkpoint: Path, source: StillSource, folder: Path, *, name: str = "still", data: str = "", licence: str = ""
+    checkpoint: Path,
+    source: StillSource,
+    folder: Path,
+    *,
+    name: str = "still",
+    data: str = "",
+    licence: str = "",
+    history: str = "",
 ) -> Model:
-    """Make a model folder of a checkpoint. ``data``: what it was trained on; ``licence``: the licence file's text.
+    """Make a model folder of a checkpoint. ``data``: what it was trained on; ``licence``: the licence file's text;
+    ``history``: what the run began from.
 
     Raises TrainingError when the checkpoint cannot be read or exported, ModelError when the folder is not whole.
     """
@@ -75,7 +83,7 @@ def ship_still(
     half = {key: value.to(torch.bfloat16).contiguous() for key, value in networks.state_dict().items()}
     save_file(half, folder / WEIGHTS)
     (folder / "LICENSE").write_text(licence)
-    (folder / "README.md").write_text(card(networks, settings, steps, name, data))
+    (folder / "README.md").write_text(card(networks, settings, steps, name, data, history))
     return write_model_json(
         folder,
         name=name,
@@ -95,7 +103,7 @@ def description(settings: StillTraining) -> dict[str, Any]:
     return {"mode": settings.mode, **description_of(settings.spec)}
 
 
-def card(networks: StillNetworks, settings: StillTraining, steps: int, name: str, data: str) -> str:
+def card(networks: StillNetworks, settings: StillTraining, steps: int, name: str, data: str, history: str = "") -> str:
     """The model card."""
     millions = parameter_count(networks) / 1e6
     perceptual = "none"
@@ -111,6 +119,7 @@ def card(networks: StillNetworks, settings: StillTraining, steps: int, name: str
         "",
         f"- {millions:.1f} M parameters; channels {counts}; cells of {settings.spec.cell} pixels; five levels.",
         f"- Trained {steps} steps of {settings.batch} crops of {size}, seed {settings.seed}.",
+        *([f"- Begun from {history}."] if history else []),
         f"- Losses: MSE × {settings.mse:g}, GAN × {settings.gan:g} from {settings.gan_from:.0%} of the steps, "
         f"feature matching × {settings.feature_matching:g}, perceptual {perceptual}, entropy × {settings.beta:g}.",
         f"- Data: {data or 'not stated'}",
