@@ -36,7 +36,7 @@ Limit = Annotated[int | None, typer.Option(help="At most so many images.")]
 Models = Annotated[list[str] | None, typer.Option("--model", help="Model name or folder; several times.")]
 Rivals = Annotated[
     str,
-    typer.Option(help="Conventional codecs, comma-separated: hevc, hevc/2 (half size), webp, jpeg2000, avif, jpeg."),
+    typer.Option(help="Codecs, comma-separated: hevc, hevc/2 (half size), webp, jpeg2000, avif, jpeg."),
 ]
 
 

@@ -59,7 +59,7 @@ def hevc_intra(picture: Frame, quality: float) -> CodedStill:
 
 
 def halved(codec: Callable[[Frame, float], CodedStill]) -> Callable[[Frame, float], CodedStill]:
-    """A codec on pictures of half the size (Lanczos), shown at full size (bicubic): below the rates it has otherwise."""
+    """A codec on pictures of half the size (Lanczos), shown at full size (bicubic): for rates below its own."""
 
     def encode(picture: Frame, quality: float) -> CodedStill:
         height, width = picture.shape[:2]
