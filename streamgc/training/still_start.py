@@ -72,7 +72,7 @@ def _more_channels(found: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str
     linear, embed = "generator.linear.weight", "generator.embed.weight"
     grown[linear] = torch.cat([found[linear].to(own[linear].dtype), own[linear][:, there:]], 1)
     # G reads the symbols, then which channels are there, then the rest.
-    symbols, present, rest = found[embed].split([there, there, found[embed].shape[1] - 2 * there], 1)
+    symbols, present, rest = found[embed].tensor_split([there, 2 * there], 1)
     unknown = torch.zeros_like(symbols[:, :1]).expand(-1, here - there, -1, -1)
     grown[embed] = torch.cat([symbols, unknown, present, unknown, rest], 1)
     return grown
