@@ -2,7 +2,7 @@
 
 Its CPU plugin keeps activations channel by channel for each pixel. What picks single channels out of them, or puts two
 of them together along the last axis, falls to reference kernels that go value by value; `streamgc profile --layers`
-shows them as ``ref_f32``. Written otherwise the same work is a transposition, or happens where the planes are small.
+shows them as ``ref_f32``. Written otherwise the same work is a transposition, or a cut between whole planes.
 Needs the onnx package alone (see `onnx_passes`).
 """
 
@@ -14,11 +14,11 @@ from streamgc.runtime.onnx_passes import copy_of, import_onnx
 
 
 def plan_layouts(model: Any) -> Any:
-    """The model with its coordinate grids transposed, its channels cut before they are shuffled, and its flows
-    enlarged plane by plane."""
+    """The model with its coordinate grids transposed, its shuffled channels cut from planes, and its flows enlarged
+    plane by plane."""
     model = copy_of(model)
     _transpose_stacks(model.graph)
-    _cut_before_shuffle(model.graph)
+    _part_by_planes(model.graph)
     _resize_planes(model)
     return model
 
@@ -29,14 +29,14 @@ def _transpose_stacks(graph: Any) -> None:
     makers = {name: node for node in graph.node for name in node.output}
     constants = _constants(graph)
     for node in list(graph.node):
-        if node.op_type != "Concat" or _attribute(node, "axis") not in (-1, 3):
+        if node.op_type != "Concat" or attribute(node, "axis") not in (-1, 3):
             continue
         lifted = [makers.get(name) for name in node.input]
         if not all(one is not None and one.op_type == "Unsqueeze" for one in lifted):
             continue
         if any(constants.get(one.input[1]) not in ([-1], [3]) for one in lifted if one is not None):
             continue
-        axis = _constant(graph, f"{node.output[0]}_axis", [1])
+        axis = integer_constant(graph, f"{node.output[0]}_axis", [1])
         planes = [f"{node.output[0]}_plane{index}" for index in range(len(lifted))]
         together = f"{node.output[0]}_planes"
         new = [
@@ -46,31 +46,34 @@ def _transpose_stacks(graph: Any) -> None:
         ]
         new.append(onnx.helper.make_node("Concat", planes, [together], name=together, axis=1))
         new.append(onnx.helper.make_node("Transpose", [together], list(node.output), name=node.name, perm=[0, 2, 3, 1]))
-        _replace(graph, node, new)
+        replace_node(graph, node, new)
 
 
-def _cut_before_shuffle(graph: Any) -> None:
-    """Slices of the channels of a pixel shuffle become shuffles of slices of what goes into it."""
+def _part_by_planes(graph: Any) -> None:
+    """Slices of the channels of a pixel shuffle are cut from its planes, put one below the other: no copy a pixel."""
     onnx = import_onnx()
     constants = _constants(graph)
     for shuffle in [node for node in graph.node if node.op_type == "DepthToSpace"]:
-        users = [node for node in graph.node if shuffle.output[0] in node.input]
-        area = _attribute(shuffle, "blocksize") ** 2
+        name = shuffle.output[0]
+        users = [node for node in graph.node if name in node.input]
         ranges = [_channel_range(user, constants) for user in users]
-        if _attribute(shuffle, "mode") != b"CRD" or not users or not all(ranges):
+        if not users or not all(ranges) or any(value.name == name for value in graph.output):
             continue
-        if any(value.name == shuffle.output[0] for value in graph.output):
-            continue
-        axis = _constant(graph, f"{shuffle.output[0]}_axis", [1])
-        for user, found in zip(users, ranges, strict=True):
-            assert found is not None
-            name = user.output[0]
-            ends = [_constant(graph, f"{name}_{side}", [at * area]) for side, at in zip("ab", found, strict=True)]
-            cut = onnx.helper.make_node("Slice", [shuffle.input[0], *ends, axis], [f"{name}_cut"], name=f"{name}_cut")
-            small = onnx.helper.make_node("DepthToSpace", [f"{name}_cut"], [name], name=user.name)
-            small.attribute.extend(shuffle.attribute)
-            _replace(graph, user, [cut, small])
-        graph.node.remove(shuffle)
+        below, beside = (
+            integer_constant(graph, f"{name}_below", [-1, 1, 0, 0]),
+            integer_constant(graph, f"{name}_beside", [1, -1, 0, 0]),
+        )
+        axis = integer_constant(graph, f"{name}_axis", [0])
+        planes = f"{name}_planes"
+        first = min(list(graph.node).index(user) for user in users)
+        reshaped = onnx.helper.make_node("Reshape", [name, below], [planes], name=planes)
+        graph.node.insert(first, reshaped)
+        for user in users:
+            cut = copy_of(user)
+            part = f"{user.output[0]}_planes"
+            cut.input[0], cut.input[3], cut.output[0] = planes, axis, part
+            back = onnx.helper.make_node("Reshape", [part, beside], list(user.output), name=part)
+            replace_node(graph, user, [cut, back])
 
 
 def _channel_range(node: Any, constants: dict[str, list[int]]) -> tuple[int, int] | None:
@@ -91,13 +94,13 @@ def _resize_planes(model: Any) -> None:
     graph = model.graph
     inferred = onnx.shape_inference.infer_shapes(model)
     shapes = {value.name: value.type.tensor_type.shape.dim for value in inferred.graph.value_info}
-    for node in [one for one in graph.node if one.op_type == "Resize" and _attribute(one, "mode") == b"linear"]:
+    for node in [one for one in graph.node if one.op_type == "Resize" and attribute(one, "mode") == b"linear"]:
         shape = shapes.get(node.input[0], ())
         if len(shape) != 4 or shape[0].dim_value != 1 or shape[1].dim_value != 2 or len(node.input) > 3:
             continue
         name = node.output[0]
-        apart = _constant(graph, f"{name}_apart", [2, 1, 0, 0])
-        joined = _constant(graph, f"{name}_joined", [1, 2, 0, 0])
+        apart = integer_constant(graph, f"{name}_apart", [2, 1, 0, 0])
+        joined = integer_constant(graph, f"{name}_joined", [1, 2, 0, 0])
         enlarged = copy_of(node)
         enlarged.input[0], enlarged.output[0] = f"{name}_small", f"{name}_large"
         new = [
@@ -105,7 +108,7 @@ def _resize_planes(model: Any) -> None:
             enlarged,
             onnx.helper.make_node("Reshape", [f"{name}_large", joined], [name], name=f"{name}_joined"),
         ]
-        _replace(graph, node, new)
+        replace_node(graph, node, new)
 
 
 def _constants(graph: Any) -> dict[str, list[int]]:
@@ -118,19 +121,21 @@ def _constants(graph: Any) -> dict[str, list[int]]:
     }
 
 
-def _constant(graph: Any, name: str, values: list[int]) -> str:
+def integer_constant(graph: Any, name: str, values: list[int]) -> str:
+    """Add a one-dimensional integer constant; returns its name."""
     onnx = import_onnx()
     graph.initializer.append(onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [len(values)], values))
     return name
 
 
-def _attribute(node: Any, name: str) -> Any:
+def attribute(node: Any, name: str) -> Any:
+    """The value of a node's attribute, None where it has none."""
     onnx = import_onnx()
     found = [one for one in node.attribute if one.name == name]
     return onnx.helper.get_attribute_value(found[0]) if found else None
 
 
-def _replace(graph: Any, node: Any, new: list[Any]) -> None:
+def replace_node(graph: Any, node: Any, new: list[Any]) -> None:
     """Put nodes where one was; what it made has no shape that is known any more."""
     place = list(graph.node).index(node)
     nodes = [*graph.node[:place], *new, *graph.node[place + 1 :]]

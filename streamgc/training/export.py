@@ -23,6 +23,7 @@ from torch import nn
 
 from streamgc.errors import TrainingError
 from streamgc.runtime.engine import Array, Engine
+from streamgc.runtime.onnx_convolutions import plan_convolutions
 from streamgc.runtime.onnx_half import to_half
 from streamgc.runtime.onnx_header import CELL
 from streamgc.runtime.onnx_layouts import plan_layouts
@@ -163,7 +164,7 @@ def quantise_int8(
     if not feeds:
         raise TrainingError("int8 needs calibration frames, and there are none")
     nncf = _import_nncf()
-    model = restore_full_weights(load_model(source))
+    model = plan_convolutions(restore_full_weights(load_model(source)))
     present = {node.op_type for node in model.graph.node}
     try:
         quantised = nncf.quantize(
