@@ -40,13 +40,13 @@ async def watch_memory(found: list[tuple[float, dict[int, float]]]) -> None:
         print(f"{found[-1][0]:6.0f} s  " + "  ".join(f"{size:.1f} MB" for size in sizes.values()), flush=True)
 
 
-async def soak(seconds: float, loss: float, folder: Path) -> list[tuple[float, dict[int, float]]]:
+async def soak(seconds: float, loss: float, fps: float, folder: Path) -> list[tuple[float, dict[int, float]]]:
     """Make the call; returns the memory samples."""
     found: list[tuple[float, dict[int, float]]] = []
     watching = asyncio.create_task(watch_memory(found))
     options = DemoOptions(
         seconds=seconds,
-        codec=CodecOptions(framing=False, threads=1),
+        codec=CodecOptions(framing=False, threads=1, fps=fps),
         impairment=Impairment(loss=loss / 100, delay_ms=40, jitter_ms=5),
         keep_seconds=0,
     )
@@ -62,9 +62,10 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--seconds", type=float, default=3600)
     arguments.add_argument("--loss", type=float, default=5, help="per cent")
+    arguments.add_argument("--fps", type=float, default=15, help="pictures a second")
     chosen = arguments.parse_args()
     with tempfile.TemporaryDirectory(prefix="streamgc-soak-") as name:
-        found = asyncio.run(soak(chosen.seconds, chosen.loss, Path(name)))
+        found = asyncio.run(soak(chosen.seconds, chosen.loss, chosen.fps, Path(name)))
         sender, receiver = (read_log(Path(name) / f"{peer}.events") for peer in "ab")
     latencies = glass_to_glass(sender, receiver)
     size = max(1, len(latencies) // max(1, round(chosen.seconds / 60)))

@@ -22,12 +22,12 @@ HEADERS_KBPS = 6.4  # of 15 packets a second
 
 @given(
     loss=st.floats(0, 1), queue=st.integers(0, 3000), rate=st.floats(0, 9000), newest=st.integers(0, 255),
-    held=st.integers(0, 400), codec=st.binary(max_size=200),
+    held=st.integers(0, 400), burst=st.floats(1, 40), widened=st.booleans(), codec=st.binary(max_size=200),
 )  # fmt: skip
 def test_blocks_survive_both_ways_of_travel(
-    loss: float, queue: int, rate: float, newest: int, held: int, codec: bytes
+    loss: float, queue: int, rate: float, newest: int, held: int, burst: float, widened: bool, codec: bytes
 ) -> None:
-    fci = pack_application_feedback(pack_block(Report(loss, queue, rate, newest, held), codec))
+    fci = pack_application_feedback(pack_block(Report(loss, queue, rate, newest, held, burst, widened), codec))
     assert len(fci) % 4 == 0
     block = parse_application_feedback(fci)
     assert block is not None
@@ -37,7 +37,8 @@ def test_blocks_survive_both_ways_of_travel(
     assert abs(report.loss - loss) <= 1 / 500
     assert report.queue_ms == min(1020, queue // 4 * 4)
     assert abs(report.received_kbps - min(rate, 6553.5)) <= 0.06
-    assert (report.newest, report.held_ms) == (newest, min(255, held))
+    assert (report.newest, report.held_ms, report.widened) == (newest, min(255, held), widened)
+    assert abs(report.burst - min(burst, 15.9)) <= 0.05
     assert parse_block(pack_block(None, codec)) == (None, codec)
 
 
@@ -108,13 +109,13 @@ def test_messages_are_repeated_while_there_is_loss() -> None:
     assert rate.depth == 0
     rate.spent(3000)  # no room for echoes
     rate.report(report(loss=0.05))
-    assert (rate.depth, rate.echo) == (1, False)
+    assert (rate.depth, rate.echoes) == (1, 0)
     for _ in range(8):
         rate.report(report(loss=0.2))
-    assert (rate.depth, rate.echo) == (2, False)
-    for _ in range(40):
+    assert (rate.depth, rate.echoes) == (2, 0)
+    for _ in range(240):
         rate.report(report())
-    assert (rate.depth, rate.echo) == (0, False)
+    assert (rate.depth, rate.echoes) == (0, 0)
 
 
 def test_a_queue_brings_the_rate_down_at_once_and_room_brings_it_back() -> None:
@@ -138,6 +139,22 @@ def test_a_queue_brings_the_rate_down_at_once_and_room_brings_it_back() -> None:
         rates.append(rate.message_kbps)
     assert 18 < rates[8] < 24  # slow where the queue was
     assert rates[-1] > 35
+
+
+def test_a_path_that_has_become_wider_is_tried_at_once() -> None:
+    now, found = [0.0], {}
+    for widened in (False, True):
+        rate = RateControl(40, 15, clock=lambda: now[0])
+        for _ in range(8):
+            now[0] += 0.25
+            rate.report(report(queue=120, kbps=20))
+        for step in range(16):
+            now[0] += 0.25
+            kbps = rate.message_kbps + HEADERS_KBPS
+            rate.report(report(queue=10, kbps=kbps)._replace(widened=widened and step == 4))
+        found[widened] = rate.limit_kbps
+    assert found[False] < 24
+    assert found[True] > 32
 
 
 def test_around_the_same_bottleneck_the_rate_calms_down() -> None:
@@ -170,14 +187,12 @@ def test_repeats_stop_in_congestion_and_echoes_need_room() -> None:
     for _ in range(60):
         rate.spent(60)  # 7.2 kbit/s
         rate.report(report(loss=0.05, kbps=20))
-    assert rate.depth == 1
-    assert rate.echo
+    assert (rate.depth, rate.echoes) == (1, 1)
     narrow = RateControl(12, 15)
     for _ in range(60):
         narrow.spent(60)
         narrow.report(report(loss=0.05, queue=60, kbps=10))
-    assert narrow.depth == 1
-    assert not narrow.echo
+    assert (narrow.depth, narrow.echoes) == (1, 0)
     narrow.report(report(loss=0.2, queue=400, kbps=10))
     assert narrow.depth == 0
 

@@ -9,6 +9,7 @@ import asyncio
 import bisect
 import itertools
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ SLOW_MS = 250.0
 
 _MATCH_NS = 8_000_000
 _DELAY_MS, _JITTER_MS = 40.0, 5.0
+_UNDER_WAY_MS = _DELAY_MS + 4 * _JITTER_MS
 _STEP_KBPS, _STEP_RATES = 24.0, (100, 20, 100)
 
 
@@ -116,6 +118,10 @@ class Run:
     kbps_onwire: float
     down_s: float | None = None  # after the step down, until pictures are within 250 ms for good
     up_s: float | None = None  # after the step up, until nine tenths of the rate before are back
+    missed_unsent: float = 0.0  # of what was not displayed within 150 ms: never sent,
+    missed_lost: float = 0.0  # sent and never displayed,
+    missed_network: float = 0.0  # under way for more than the network's delay and jitter explain,
+    missed_machine: float = 0.0  # or late for what both peers did with it; shares of all pictures
     note: str = ""
 
 
@@ -148,7 +154,8 @@ async def _evaluate(options: TransportOptions, path: Path, say: Callable[[str], 
         write_bytes(path, msgspec.json.encode({"runs": [asdict(one) for one in runs.values()]}))
         say(
             f"{network.name} {codec} seed {seed}: {run.shown_within_150ms:.1%} within 150 ms, "
-            f"{run.fps_shown:.1f} fps, {run.kbps_onwire:.1f} kbit/s {run.note}"
+            f"{run.fps_shown:.1f} fps, {run.kbps_onwire:.1f} kbit/s; missed: {run.missed_unsent:.1%} unsent, "
+            f"{run.missed_lost:.1%} lost, {run.missed_network:.1%} network, {run.missed_machine:.1%} machine {run.note}"
         )
 
     async with asyncio.TaskGroup() as group:
@@ -205,6 +212,7 @@ def measured(codec: str, network: Network, seed: int, sender: Log, receiver: Log
     latencies = [(at - first) / 1e6 for first, at in shown.items()]
     times = sorted([start, *(at for at in shown.values() if at <= end), end])
     spread = percentiles(latencies)
+    missed = causes(sender, receiver, shown, start, end)
     down, up = recovery(sender, shown, whole) if network.step else (None, None)
     return Run(
         codec,
@@ -224,7 +232,30 @@ def measured(codec: str, network: Network, seed: int, sender: Log, receiver: Log
         kbps_onwire=round(_mean(tick.sent_kbps for tick in sender.ticks if start <= tick.at_ns < end), 2),
         down_s=down,
         up_s=up,
+        missed_unsent=round((frames - len(captured)) / frames, 4),
+        missed_lost=round(missed["lost"] / frames, 4),
+        missed_network=round(missed["network"] / frames, 4),
+        missed_machine=round(missed["machine"] / frames, 4),
     )
+
+
+def causes(sender: Log, receiver: Log, shown: dict[int, int], start: int, end: int) -> Counter[str]:
+    """Why pictures that were sent were not displayed within 150 ms: how many were `lost`, how many late because of the
+    `network` – they came by an echo, in a later packet, or stood in a queue – and how many because of the
+    `machine`."""
+    left = {span.frame: span.end_ns for span in reversed(sender.spans) if span.stage == "packetise"}
+    came = {span.frame: span.start_ns for span in reversed(receiver.spans) if span.stage == "reassemble"}
+    found: Counter[str] = Counter()
+    for number, frame in sender.sent.items():
+        if not start <= frame.captured_ns < end:
+            continue
+        at = shown.get(frame.captured_ns)
+        if at is None:
+            found["lost"] += 1
+        elif (at - frame.captured_ns) / 1e6 > TIMELY_MS:
+            quick = number in left and number in came and (came[number] - left[number]) / 1e6 <= _UNDER_WAY_MS
+            found["machine" if quick else "network"] += 1
+    return found
 
 
 def displayed(sender: Log, receiver: Log) -> list[tuple[int, int]]:

@@ -25,8 +25,9 @@ RIDE_INTERVAL_NS = 125_000_000
 REGULAR_RIDE_NS = 180_000_000
 """A reverse packet takes a block along after so long, so that none needs a packet of its own."""
 
-_REPORT = struct.Struct("!BBHBB")
-_HAS_REPORT = 1
+_REPORT = struct.Struct("!BBBHBB")
+_HAS_REPORT, _WIDENED = 1, 2
+_BURST_STEPS = 16
 _MAGIC = 0x53  # 'S'; a REMB starts with 'R'
 
 
@@ -38,6 +39,8 @@ class Report(NamedTuple):
     received_kbps: float  # sound and pictures on the wire, over the last half second, 0..6553
     newest: int  # number of the newest message, modulo 256
     held_ms: int  # how long ago it came, 0..255: the sender gets the round-trip time from it
+    burst: float = 1.0  # mean length of the last runs of losses, packets, 1..15.9
+    widened: bool = False  # the path has become wider just now
 
 
 class Block(NamedTuple):
@@ -48,29 +51,32 @@ class Block(NamedTuple):
 
 
 def pack_block(report: Report | None, codec: bytes) -> bytes:
-    """A feedback block of 1 + 6 + len(codec) bytes."""
+    """A feedback block of 1 + 7 + len(codec) bytes."""
     if report is None:
         return bytes([0]) + codec
     fields = _REPORT.pack(
         min(255, round(report.loss * 255)),
+        min(255, round(report.burst * _BURST_STEPS)),
         min(255, report.queue_ms // 4),
         min(0xFFFF, round(report.received_kbps * 10)),
         report.newest & 0xFF,
         min(255, max(0, report.held_ms)),
     )
-    return bytes([_HAS_REPORT]) + fields + codec
+    return bytes([_HAS_REPORT | _WIDENED * report.widened]) + fields + codec
 
 
 def parse_block(data: bytes) -> Block:
     """Parse a feedback block; raises `BitstreamError` when it is none."""
-    if not data or data[0] > _HAS_REPORT:
+    if not data or data[0] not in (0, _HAS_REPORT, _HAS_REPORT | _WIDENED):
         raise BitstreamError("feedback block of another version")
-    if data[0] != _HAS_REPORT:
+    if not data[0]:
         return Block(None, data[1:])
     if len(data) < 1 + _REPORT.size:
         raise BitstreamError("feedback report truncated")
-    loss, queue, rate, newest, held = _REPORT.unpack_from(data, 1)
-    return Block(Report(loss / 255, queue * 4, rate / 10, newest, held), data[1 + _REPORT.size :])
+    loss, burst, queue, rate, newest, held = _REPORT.unpack_from(data, 1)
+    mean = max(1.0, burst / _BURST_STEPS)
+    report = Report(loss / 255, queue * 4, rate / 10, newest, held, mean, bool(data[0] & _WIDENED))
+    return Block(report, data[1 + _REPORT.size :])
 
 
 def pack_application_feedback(block: bytes) -> bytes:

@@ -121,7 +121,7 @@ class IncomingVideo:
         if not self.nack.repaired:
             self.loss.add(packet.sequence_number, now)
         if parsed.fragment == 0:
-            self.delay.add(sent_ms, now)
+            self.delay.add(sent_ms, now, len(packet.payload))
         self.rate.add(now, len(packet.payload) + WIRE_OVERHEAD)
         self._stamps[parsed.number] = packet.timestamp
         self.reassembler.patience_ns = self.nack.patience_ns
@@ -144,7 +144,8 @@ class IncomingVideo:
         if self.sound is not None:
             kbps += self.sound.rate.kbps(now_ns)
             queue_ms = max(queue_ms, self.sound.queue_ms(now_ns))
-        return Report(self._told_loss, queue_ms, kbps, number & 0xFF, held_ms)
+        burst, widened = self.loss.burst, self.delay.widened(now_ns)
+        return Report(self._told_loss, queue_ms, kbps, number & 0xFF, held_ms, burst, widened)
 
     def block(self, now_ns: int) -> bytes:
         """A feedback block, for whoever sends it now; empty when there is nothing to say yet."""

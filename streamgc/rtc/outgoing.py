@@ -26,6 +26,7 @@ from streamgc.rtc.hook import CLOCK_RATE, Outgoing
 from streamgc.rtc.payload import REPEATS_MAX, packetise
 from streamgc.rtc.pictures import Captured, Encoded, NewestSlot, Picture, PictureSender
 from streamgc.rtc.rate import RateControl
+from streamgc.rtc.repair import echo_waits
 from streamgc.rtc.worker import Worker
 
 FAILURES_MAX = 15
@@ -33,9 +34,6 @@ FAILURES_MAX = 15
 
 INTRA_INTERVAL_NS = 500_000_000
 """At most so often is the codec asked for an intra message, however many are requested."""
-
-ECHO_S = 0.024
-"""How long after a message its echo goes out: far enough for another fate, early enough to be shown in time."""
 
 REPEAT_MAX_BYTES = 500
 """What is longer than this is not repeated: the codec sees to it that long objects arrive."""
@@ -81,8 +79,7 @@ class _Echo(NamedTuple):
     at_s: float  # when, time.monotonic
     number: int
     captured: Captured
-    more: int  # how often after that
-    alone: bool  # the only echo of its message: carries repeats as well
+    waits: tuple[float, ...]  # seconds to those after it
 
 
 class Plain(NamedTuple):
@@ -203,10 +200,9 @@ class OutgoingVideo(MediaStreamTrack):
     def _make_echo(self) -> Outgoing:
         assert self._echo is not None
         echo, self._echo = self._echo, None
-        if echo.more:
-            self._echo = echo._replace(at_s=echo.at_s + ECHO_S / 2, more=echo.more - 1)
-        older = tuple(self._earlier)[1:] if echo.alone else ()
-        payloads = self._packetise(echo.number, echo.captured, self._earlier[0], older)
+        if echo.waits:
+            self._echo = echo._replace(at_s=echo.at_s + echo.waits[0], waits=echo.waits[1:])
+        payloads = self._packetise(echo.number, echo.captured, self._earlier[0], ())
         self.counts.echoes += 1
         return self._outgoing(payloads, echo.captured)
 
@@ -233,9 +229,9 @@ class OutgoingVideo(MediaStreamTrack):
         self._note_people(encoded)
         self._earlier.appendleft(encoded.repeat if len(encoded.repeat) <= REPEAT_MAX_BYTES else b"")
         self._rate.spent(len(message))
-        echoes = self._rate.echoes
-        if echoes and self._earlier[0]:
-            self._echo = _Echo(time.monotonic() + ECHO_S / echoes, number, captured, echoes - 1, echoes == 1)
+        waits = echo_waits(self._rate.echoes)
+        if waits and self._earlier[0]:
+            self._echo = _Echo(time.monotonic() + waits[0], number, captured, waits[1:])
         self._on_sent(number, captured, encoded)
         return self._outgoing(payloads, captured)
 

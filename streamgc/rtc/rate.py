@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from streamgc.rtc.feedback import Report
 from streamgc.rtc.payload import HEADER, WIRE_OVERHEAD
+from streamgc.rtc.repair import Repair
 
 FLOOR_KBPS = 3.0
 """Frame messages: below this no moving picture is worth sending."""
@@ -24,6 +25,9 @@ START_KBPS = 24.0
 QUEUE_HIGH_MS, QUEUE_LOW_MS = 80, 45
 """A standing queue above the first is congestion; below the second there is room. One packet alone takes 45 ms at 20
 kbit/s."""
+
+CALM_MS = 30
+"""Around the last congestion there is room only below this."""
 
 DOWN, DOWN_DEEP, DEEP_MS = 0.85, 0.6, 160
 """Of what arrived, on congestion; the second when the queue is longer than `DEEP_MS`, so that it drains."""
@@ -46,6 +50,9 @@ _PAUSE_S = 0.6
 _HEADROOM, _HEADROOM_KBPS = 1.6, 15.0
 """The limit is at most this much above what arrives, so that it is never a guess about what was not tried."""
 
+_TRIED = 1.2
+"""The same beyond the last congestion: what is not used does not show that there is room."""
+
 _COARSE_BYTES = 100
 _FEEDBACK_KBPS = 1.0
 """For acknowledgements and reports of the other direction."""
@@ -62,9 +69,8 @@ STOPPED_FPS = 1.0
 COMFORT_KBPS = 3.5
 """Frame messages that a higher frame rate must leave room for."""
 
-_SINGLE_AT, _SINGLE_UNTIL = 0.01, 0.003
-_DOUBLE_AT, _DOUBLE_UNTIL = 0.10, 0.07
-TWICE_AT, TWICE_UNTIL = 0.06, 0.04
+DEPTH_MAX = 2
+"""Earlier messages that a packet repeats where echoes find no room."""
 
 
 class SoundPlan(NamedTuple):
@@ -109,13 +115,13 @@ class RateControl:
         self._limit = START_KBPS
         self._remb = float("inf")
         self._loss = 0.0
-        self._depth = 0
-        self._twice = False
+        self._repair = Repair()
         self._spent = 0.0  # bytes of a message, smoothed
         self._cut_at = -_PAUSE_S
         self._congested = False
         self._jammed_at = float("inf")  # what arrived at the last congestion
         self._climb = CLIMB
+        self._draining = False  # packets come quicker after a cut, too
         self._carried = 0.0  # kbit/s that arrived, smoothed over some reports
         self._sound = 0  # place in SOUND_PLANS
 
@@ -154,43 +160,38 @@ class RateControl:
 
     @property
     def depth(self) -> int:
-        """How many earlier messages each packet repeats: 1 when there is loss, 2 above 10 % where echoes find no room.
+        """How many earlier messages each packet repeats: 1 beside echoes, up to `DEPTH_MAX` where these find no room.
 
         None in congestion: repeats would make it worse.
         """
         if self._congested:
             return 0
-        return 1 if self.echo else self._depth
+        return 1 if self.echoes else min(self._repair.copies - 1, DEPTH_MAX)
 
     @property
     def echoes(self) -> int:
-        """How often a message is sent again in packets of its own, while the path has room for it: once, twice above
-        `TWICE_AT` of loss.
+        """How often a message is sent again in packets of its own, while the path has room for it.
 
         A repeat in the next message's packet comes a frame interval later: too late to be displayed in time where the
         path is long.
         """
-        if not self._depth or self._congested:
+        if self._congested:
             return 0
         message = self._spent * 8 / 1000
-        if self._twice and self.picture_kbps >= self.source_fps * (3 * _PACKET_KBPS + 4 * message):
-            return 2
-        return int(self.picture_kbps >= self.source_fps * (2 * _PACKET_KBPS + 4 * message))
-
-    @property
-    def echo(self) -> bool:
-        """Whether there are echoes at all."""
-        return self.echoes > 0
+        for copies in range(self._repair.copies, 1, -1):
+            if self.picture_kbps >= self.source_fps * (copies * _PACKET_KBPS + (copies + 1) * message):
+                return copies - 1
+        return 0
 
     @property
     def message_kbps(self) -> float:
         """What the codec may spend, kbit/s of frame messages at the present frame rate."""
-        fps = self.fps
+        fps, echoes = self.fps, self.echoes
         if fps == STOPPED_FPS:
             return fps * _COARSE_BYTES * 8 / 1000
-        copies = 4 if self.echo else 1 + self.depth
-        headers = fps * _PACKET_KBPS * (1 + self.echoes)
-        return max(FLOOR_KBPS, min(self.ceiling_kbps, (self.picture_kbps - headers) / copies))
+        bodies = 2 + echoes if echoes else 1 + self.depth
+        headers = fps * _PACKET_KBPS * (1 + echoes)
+        return max(FLOOR_KBPS, min(self.ceiling_kbps, (self.picture_kbps - headers) / bodies))
 
     def spent(self, message_bytes: int) -> None:
         """Note the size of a message that was sent."""
@@ -200,13 +201,15 @@ class RateControl:
         """Take a report; raises nothing whatever it says."""
         weight = 0.5 if report.loss > self._loss else 0.15
         self._loss += weight * (report.loss - self._loss)
-        self._depth = self._choose_depth()
-        self._twice = self._loss > (TWICE_UNTIL if self._twice else TWICE_AT)
         paused = self._clock() - self._cut_at < _PAUSE_S
         self._congested = report.queue_ms > QUEUE_HIGH_MS
+        self._repair.report(report, self._congested)
+        if report.widened and not self._draining:
+            self._jammed_at, self._climb = float("inf"), CLIMB
+        self._draining = self._draining and (report.widened or report.queue_ms >= CALM_MS)
         if self._congested and not paused:
             self._cut(report)
-        elif report.queue_ms < QUEUE_LOW_MS and not paused:
+        elif report.queue_ms < (CALM_MS if self._near() else QUEUE_LOW_MS) and not paused:
             self._grow(report)
         self._carried += 0.2 * (report.received_kbps - self._carried)
         self._sound = self._choose_sound()
@@ -215,12 +218,18 @@ class RateControl:
         """Take a REMB, from a receiver that sends no reports."""
         self._remb = max(FLOOR_KBPS, kbps)
 
+    def _near(self) -> bool:
+        """Whether the limit is about where the last congestion was."""
+        return _NEAR * self._jammed_at <= self._limit <= _PAST * self._jammed_at
+
     def _cut(self, report: Report) -> None:
         self._cut_at = self._clock()
         arrived = min(self._limit, max(report.received_kbps, LEAST_KBPS))
         same = 0.8 * self._jammed_at < arrived < 1.2 * self._jammed_at
         self._climb = max(CLIMB_LEAST, self._climb / 2) if same else CLIMB
-        self._jammed_at = arrived
+        if not self._draining or arrived > self._jammed_at:  # while it drains, less arrives because less is sent
+            self._jammed_at = arrived
+        self._draining = True
         cut = arrived * (DOWN_DEEP if report.queue_ms > DEEP_MS else DOWN)
         self._limit = max(cut, CUT_MOST * min(self._limit, self._carried), LEAST_KBPS)
 
@@ -229,13 +238,11 @@ class RateControl:
             self._jammed_at = float("inf")
         step = UP if self._limit < _NEAR * self._jammed_at else 1 + self._climb
         carried = report.received_kbps / (1 - min(report.loss, 0.6))  # loss without a queue is not congestion
-        most = max(START_KBPS, _HEADROOM * carried + _HEADROOM_KBPS)
+        if self._jammed_at < float("inf"):
+            most = max(self._limit, min(self._jammed_at, START_KBPS), _TRIED * carried)
+        else:
+            most = max(START_KBPS, _HEADROOM * carried + _HEADROOM_KBPS)
         self._limit = max(min(self._limit, most), min(self._limit * step, most))
-
-    def _choose_depth(self) -> int:
-        if self._loss > (_DOUBLE_UNTIL if self._depth >= 2 else _DOUBLE_AT):
-            return 2
-        return int(self._loss > (_SINGLE_UNTIL if self._depth else _SINGLE_AT))
 
     def _choose_sound(self) -> int:
         """The best sound that takes no more than its share; a step up needs a tenth of room to spare."""
