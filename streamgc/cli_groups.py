@@ -198,6 +198,7 @@ def evaluate_transport(
     seeds: Annotated[int, typer.Option(help="Runs of each combination.")] = 3,
     seconds: Annotated[float, typer.Option(help="Length of a call.")] = 60.0,
     calls: Annotated[int, typer.Option(help="Calls at the same time; each takes almost a core.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Measure only what the file lacks.")] = False,
     input: Annotated[str, typer.Option(help="Clip; the packaged one by default.")] = "",
 ) -> None:
     """Calls over bad networks: ours against VP8 and H.264 of aiortc, in real time, with a table and plots."""
@@ -212,6 +213,7 @@ def evaluate_transport(
         codecs=tuple(filter(None, codecs.split(","))),
         networks=tuple(filter(None, networks.split(","))),
         traces=tuple(str(path) for path in traces or ()),
+        resume=resume,
     )
     typer.echo(write_results(evaluate(options.quick() if quick else options, json, typer.echo), json))
 

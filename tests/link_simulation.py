@@ -27,7 +27,7 @@ DATAGRAM = WIRE_OVERHEAD - 28
 WARM_UP_S, TAIL_S = 3.0, 1.0
 
 
-class _Jumping(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+class _Jumping(selectors.DefaultSelector):
     """Does not wait, but says how long it would have."""
 
     def __init__(self) -> None:

@@ -73,6 +73,7 @@ class TransportOptions:
     codecs: tuple[str, ...] = ()  # empty = all
     networks: tuple[str, ...] = ()  # empty = all
     traces: tuple[str, ...] = ()
+    resume: bool = False  # measures only what the file lacks
     factory: str = DEFAULT_FACTORY
 
     def __post_init__(self) -> None:
@@ -161,6 +162,8 @@ async def _evaluate(options: TransportOptions, path: Path, say: Callable[[str], 
     async with asyncio.TaskGroup() as group:
         for seed in range(1, options.seeds + 1):
             for codec, network in options.chosen():
+                if options.resume and (codec, network.name, seed) in runs:
+                    continue
                 group.create_task(measure(codec, network, seed))
     return list(runs.values())
 
