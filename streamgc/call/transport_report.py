@@ -16,6 +16,8 @@ from streamgc.errors import InputError
 _T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 """Student's t for a two-sided 95 % interval, by degrees of freedom from 1."""
 
+_MISSED = ("missed_unsent", "missed_lost", "missed_network", "missed_machine")
+
 _COLUMNS = (
     ("network", "network"),
     ("codec", "codec"),
@@ -31,8 +33,8 @@ _COLUMNS = (
 
 
 def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row for each codec and network: means over the seeds, the longest freeze of all, and the half width of the
-    95 % interval of the mean share where there is more than one seed."""
+    """One row for each codec and network: means over the seeds, the longest freeze and recovery of all (None if one run
+    did not recover), and the half width of the 95 % interval of the mean share where there is more than one seed."""
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         groups.setdefault((run.network, run.codec), []).append(run)
@@ -50,12 +52,15 @@ def _row(group: Sequence[Run]) -> dict[str, Any]:
         "seeds": len(group),
         "seconds": first.seconds,
     }
-    for name in ("shown_within_150ms", "shown_within_250ms", "fps_shown", "kbps_onwire"):
+    for name in ("shown_within_150ms", "shown_within_250ms", "fps_shown", "kbps_onwire", *_MISSED):
         row[name] = round(statistics.mean(getattr(run, name) for run in group), 4)
     row["shown_within_150ms_pm"] = round(_half_width(shares), 4) if len(group) > 1 else None
-    for name in ("latency_p50_ms", "latency_p95_ms", "down_s", "up_s"):
+    for name in ("latency_p50_ms", "latency_p95_ms"):
         known = [value for run in group if (value := getattr(run, name)) is not None]
         row[name] = round(statistics.mean(known), 1) if known else None
+    for name in ("down_s", "up_s"):
+        found = [getattr(run, name) for run in group]
+        row[name] = None if None in found else max(found)
     row["freeze_longest_s"] = max(run.freeze_longest_s for run in group)
     row["note"] = "; ".join(sorted({run.note for run in group if run.note}))
     return row
@@ -68,7 +73,8 @@ def _half_width(values: Sequence[float]) -> float:
 
 def table(found: Sequence[dict[str, Any]]) -> str:
     """The rows as Markdown."""
-    lines = ["| " + " | ".join(title for _, title in _COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]
+    titles = [*(title for _, title in _COLUMNS), "later than 150 ms: unsent, lost, network, machine"]
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for row in found:
         cells = []
         for name, _ in _COLUMNS:
@@ -78,9 +84,11 @@ def table(found: Sequence[dict[str, Any]]) -> str:
                 cells.append(f"{value:.1%}" + (f" ± {spread:.1%}" if spread else ""))
             else:
                 cells.append("–" if value is None else f"{value:g}" if isinstance(value, float) else str(value))
-        lines.append("| " + " | ".join(cells) + " |")
+        cells.append(" ".join(f"{row[name]:.1%}" for name in _MISSED))
         if row["down_s"] is not None:
-            lines[-1] += f" down {row['down_s']} s, up {row['up_s']} s"
+            up = "–" if row["up_s"] is None else f"{row['up_s']} s"
+            cells[0] += f" (down {row['down_s']} s, up {up})"
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
