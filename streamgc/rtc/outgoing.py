@@ -120,6 +120,7 @@ class OutgoingVideo(MediaStreamTrack):
         self._earlier: deque[bytes] = deque(maxlen=REPEATS_MAX)
         self._sent_ns: dict[int, int] = {}
         self._echo: _Echo | None = None
+        self._coding: asyncio.Task[Outgoing | None] | None = None
         self._packetised: tuple[int, int] | None = None  # the message that aiortc is sending, and since when
         self._plain_stamp: tuple[int, int] | None = None
         self._due_ns = 0  # when the rate control wants the next picture
@@ -141,13 +142,20 @@ class OutgoingVideo(MediaStreamTrack):
         if self._plain_stamp is not None:  # what was handed over last has left now
             self.stamped = self._plain_stamp
         while self.readyState == "live":
-            captured = await self._take()
-            if captured is None:
+            if self._coding is None:
+                captured = await self._take()
+                if captured is None:
+                    return self._make_echo()
+                if self.conventional is not None:
+                    return self._plain(captured, self.conventional)
+                self._coding = asyncio.create_task(self._next(captured))
+            await asyncio.wait({self._coding}, timeout=self._until_echo())
+            if not self._coding.done():
                 return self._make_echo()
-            if self.conventional is not None:
-                return self._plain(captured, self.conventional)
-            outgoing = await self._next(captured)
+            coding, self._coding = self._coding, None
+            outgoing = coding.result()
             if outgoing is not None:
+                self._packetised = self._number - 1, time.monotonic_ns()
                 return outgoing
         raise MediaStreamError
 
@@ -187,13 +195,18 @@ class OutgoingVideo(MediaStreamTrack):
         """Stop handing out pictures and end the worker."""
         self.stop()
         await self._worker.close()
+        if self._coding is not None:
+            self._coding.cancel()
+            await asyncio.wait({self._coding})
+
+    def _until_echo(self) -> float | None:
+        """Seconds until the next echo is due; None when there is none."""
+        return None if self._echo is None else max(0.0, self._echo.at_s - time.monotonic())
 
     async def _take(self) -> Captured | None:
         """The next picture, or None when the echo of the last message is due before there is one."""
-        if self._echo is None:
-            return await self._slot.take()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, self._echo.at_s - time.monotonic())):
+            async with asyncio.timeout(self._until_echo()):
                 return await self._slot.take()
         return None
 
@@ -207,7 +220,8 @@ class OutgoingVideo(MediaStreamTrack):
         return self._outgoing(payloads, echo.captured)
 
     async def _next(self, captured: Captured) -> Outgoing | None:
-        self._echo = None
+        """The packets of a picture. The last message's echoes go on meanwhile, and end with the new message, which
+        repeats it."""
         orders, self._orders = self._orders, _Orders()
         orders.kbps, orders.fps = self._rate.message_kbps, self._rate.fps
         number = self._number
@@ -223,13 +237,13 @@ class OutgoingVideo(MediaStreamTrack):
         if not payloads:
             self._drop("skipped by the codec")
             return None
-        self._packetised = number, time.monotonic_ns()
         self._number += 1
         self.counts.sent += 1
         self._note_people(encoded)
         self._earlier.appendleft(encoded.repeat if len(encoded.repeat) <= REPEAT_MAX_BYTES else b"")
         self._rate.spent(len(message))
         waits = echo_waits(self._rate.echoes)
+        self._echo = None
         if waits and self._earlier[0]:
             self._echo = _Echo(time.monotonic() + waits[0], number, captured, waits[1:])
         self._on_sent(number, captured, encoded)
