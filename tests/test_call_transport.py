@@ -64,10 +64,11 @@ def test_pictures_of_conventional_codecs_are_matched_by_their_capture() -> None:
     assert displayed(sender, receiver) == [(1000 * MS, 1150 * MS)]
 
 
-def test_recovery_is_the_last_slow_picture_and_the_first_full_second() -> None:
+def test_a_call_is_well_when_nearly_all_that_follow_are_in_time_and_when_the_old_rate_is_back() -> None:
     sender, receiver = call(seconds=30)
+    slow = {*range(100, 115), 190}
     receiver.shown = [
-        shown if not 100 <= (shown.number or 0) < 115 else ShownFrame(shown.number, shown.at_ns + 900 * MS, None)
+        ShownFrame(shown.number, shown.at_ns + 900 * MS, None) if shown.number in slow else shown
         for shown in receiver.shown
     ]
     sender.ticks = [
@@ -75,8 +76,14 @@ def test_recovery_is_the_last_slow_picture_and_the_first_full_second() -> None:
     ]
     step = next(network for network in NETWORKS if network.step)
     run = measured("sgc", step, 1, sender, receiver)
-    assert run.down_s == pytest.approx(1.4)
+    assert run.down_s == pytest.approx(1.2)  # of the 88 pictures from there on 4 are slow
+    assert run.slow_until_s == pytest.approx(9)
     assert run.up_s == pytest.approx(4)
+    assert "down 1.2 s, last slow picture 9.0 s, up 4.0 s" in table(rows([run]))
+    receiver.shown = [shown for shown in receiver.shown if not 100 <= (shown.number or 0) < 200]
+    never = measured("sgc", step, 1, sender, receiver)
+    assert never.down_s is None
+    assert "down –" in table(rows([run, never]))
 
 
 def test_a_late_picture_is_put_down_to_what_made_it_late() -> None:

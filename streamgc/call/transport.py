@@ -34,6 +34,9 @@ WARM_UP_S, TAIL_S = 3.0, 1.0
 SLOW_MS = 250.0
 """The other bound on a picture's latency, for narrow paths."""
 
+_WELL = 0.95
+"""Of the pictures within `SLOW_MS`."""
+
 _MATCH_NS = 8_000_000
 _DELAY_MS, _JITTER_MS = 40.0, 5.0
 _UNDER_WAY_MS = _DELAY_MS + 4 * _JITTER_MS
@@ -117,7 +120,8 @@ class Run:
     freeze_longest_s: float
     fps_shown: float
     kbps_onwire: float
-    down_s: float | None = None  # after the step down, until pictures are within 250 ms for good
+    down_s: float | None = None  # after the step down, until 95 % of all that follow are within 250 ms
+    slow_until_s: float | None = None  # after the step down, until the last that is not
     up_s: float | None = None  # after the step up, until nine tenths of the rate before are back
     missed_unsent: float = 0.0  # of what was not displayed within 150 ms: never sent,
     missed_lost: float = 0.0  # sent and never displayed,
@@ -216,7 +220,7 @@ def measured(codec: str, network: Network, seed: int, sender: Log, receiver: Log
     times = sorted([start, *(at for at in shown.values() if at <= end), end])
     spread = percentiles(latencies)
     missed = causes(sender, receiver, shown, start, end)
-    down, up = recovery(sender, shown, whole) if network.step else (None, None)
+    recovered = recovery(sender, shown, whole) if network.step else Recovery(None, None, None)
     return Run(
         codec,
         network.name,
@@ -233,8 +237,9 @@ def measured(codec: str, network: Network, seed: int, sender: Log, receiver: Log
         freeze_longest_s=round(max(after - before for before, after in itertools.pairwise(times)) / 1e9, 3),
         fps_shown=round(len(shown) / seconds, 2),
         kbps_onwire=round(_mean(tick.sent_kbps for tick in sender.ticks if start <= tick.at_ns < end), 2),
-        down_s=down,
-        up_s=up,
+        down_s=recovered.down_s,
+        slow_until_s=recovered.slow_until_s,
+        up_s=recovered.up_s,
         missed_unsent=round((frames - len(captured)) / frames, 4),
         missed_lost=round(missed["lost"] / frames, 4),
         missed_network=round(missed["network"] / frames, 4),
@@ -278,16 +283,32 @@ def displayed(sender: Log, receiver: Log) -> list[tuple[int, int]]:
     return sorted(pairs, reverse=True)  # of two displays of one picture the first wins in a dictionary
 
 
-def recovery(sender: Log, shown: dict[int, int], seconds: float) -> tuple[float | None, float | None]:
-    """(down_s, up_s) of a call whose network narrows for its middle third."""
+class Recovery(NamedTuple):
+    """How long after a change of the rate a call is well again, s; None = not within its third."""
+
+    down_s: float | None
+    slow_until_s: float | None
+    up_s: float | None
+
+
+def recovery(sender: Log, shown: dict[int, int], seconds: float) -> Recovery:
+    """Of a call whose network narrows for its middle third. What was never displayed counts as slow."""
     assert sender.ended is not None
     narrow = sender.ended.connected_ns + round(seconds / 3 * 1e9)
     wide = sender.ended.connected_ns + round(seconds * 2 / 3 * 1e9)
-    slow = [first for first, at in shown.items() if narrow <= first < wide and (at - first) / 1e6 > SLOW_MS]
+    captured = sorted(frame.captured_ns for frame in sender.sent.values() if narrow <= frame.captured_ns < wide)
+    down_ns, slow, slow_until = None, 0, narrow
+    for count, first in enumerate(reversed(captured), start=1):
+        if first not in shown or (shown[first] - first) / 1e6 > SLOW_MS:
+            slow += 1
+            slow_until = max(slow_until, first)
+        if slow <= (1 - _WELL) * count:
+            down_ns = first
     before = _mean(tick.sent_kbps for tick in sender.ticks if narrow - 5_000_000_000 <= tick.at_ns < narrow)
     back = [tick.at_ns for tick in sender.ticks if tick.at_ns > wide and tick.sent_kbps >= 0.9 * before]
-    return (
-        round((max(slow) - narrow) / 1e9, 1) if slow else 0.0,
+    return Recovery(
+        None if down_ns is None else round((down_ns - narrow) / 1e9, 1),
+        round((slow_until - narrow) / 1e9, 1),
         round((min(back) - wide) / 1e9, 1) if back else None,
     )
 

@@ -17,6 +17,7 @@ _T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 """Student's t for a two-sided 95 % interval, by degrees of freedom from 1."""
 
 _MISSED = ("missed_unsent", "missed_lost", "missed_network", "missed_machine")
+_RECOVERY = ("down", "slow_until", "up")
 
 _COLUMNS = (
     ("network", "network"),
@@ -58,9 +59,9 @@ def _row(group: Sequence[Run]) -> dict[str, Any]:
     for name in ("latency_p50_ms", "latency_p95_ms"):
         known = [value for run in group if (value := getattr(run, name)) is not None]
         row[name] = round(statistics.mean(known), 1) if known else None
-    for name in ("down_s", "up_s"):
-        found = [getattr(run, name) for run in group]
-        row[name] = None if None in found else max(found)
+    for name in _RECOVERY:
+        found = [getattr(run, f"{name}_s") for run in group]
+        row[f"{name}_s"] = None if None in found else max(found)
     row["freeze_longest_s"] = max(run.freeze_longest_s for run in group)
     row["note"] = "; ".join(sorted({run.note for run in group if run.note}))
     return row
@@ -85,9 +86,9 @@ def table(found: Sequence[dict[str, Any]]) -> str:
             else:
                 cells.append("–" if value is None else f"{value:g}" if isinstance(value, float) else str(value))
         cells.append(" ".join(f"{row[name]:.1%}" for name in _MISSED))
-        if row["down_s"] is not None:
-            up = "–" if row["up_s"] is None else f"{row['up_s']} s"
-            cells[0] += f" (down {row['down_s']} s, up {up})"
+        if row["network"] == "step":
+            down, slow, up = ("–" if row[f"{name}_s"] is None else f"{row[f'{name}_s']} s" for name in _RECOVERY)
+            cells[0] += f" (down {down}, last slow picture {slow}, up {up})"
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
