@@ -43,7 +43,7 @@ def rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _row(group: Sequence[Run]) -> dict[str, Any]:
-    first, shares = group[0], [run.shown_within_150ms for run in group]
+    first = group[0]
     row: dict[str, Any] = {
         "network": first.network,
         "codec": first.codec,
@@ -55,7 +55,9 @@ def _row(group: Sequence[Run]) -> dict[str, Any]:
     }
     for name in ("shown_within_150ms", "shown_within_250ms", "fps_shown", "kbps_onwire", *_MISSED):
         row[name] = round(statistics.mean(getattr(run, name) for run in group), 4)
-    row["shown_within_150ms_pm"] = round(_half_width(shares), 4) if len(group) > 1 else None
+    for name in ("shown_within_150ms", "shown_within_250ms"):
+        shares = [getattr(run, name) for run in group]
+        row[f"{name}_pm"] = round(_half_width(shares), 4) if len(group) > 1 else None
     for name in ("latency_p50_ms", "latency_p95_ms"):
         known = [value for run in group if (value := getattr(run, name)) is not None]
         row[name] = round(statistics.mean(known), 1) if known else None
