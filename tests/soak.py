@@ -6,13 +6,14 @@ first five minutes. An hour is what a release needs; ten minutes show a leak of 
 
 import argparse
 import asyncio
+import itertools
 import statistics
 import tempfile
 from pathlib import Path
 
 import psutil
 
-from streamgc.call.codec import CodecOptions
+from streamgc.call.codec import DEFAULT_FACTORY, CodecOptions
 from streamgc.call.demo import make_call
 from streamgc.call.demo_options import DemoOptions
 from streamgc.call.report import glass_to_glass, read_log
@@ -40,13 +41,13 @@ async def watch_memory(found: list[tuple[float, dict[int, float]]]) -> None:
         print(f"{found[-1][0]:6.0f} s  " + "  ".join(f"{size:.1f} MB" for size in sizes.values()), flush=True)
 
 
-async def soak(seconds: float, loss: float, fps: float, folder: Path) -> list[tuple[float, dict[int, float]]]:
+async def soak(seconds: float, loss: float, codec: CodecOptions, folder: Path) -> list[tuple[float, dict[int, float]]]:
     """Make the call; returns the memory samples."""
     found: list[tuple[float, dict[int, float]]] = []
     watching = asyncio.create_task(watch_memory(found))
     options = DemoOptions(
         seconds=seconds,
-        codec=CodecOptions(framing=False, threads=1, fps=fps),
+        codec=codec,
         impairment=Impairment(loss=loss / 100, delay_ms=40, jitter_ms=5),
         keep_seconds=0,
     )
@@ -63,9 +64,13 @@ def main() -> None:
     arguments.add_argument("--seconds", type=float, default=3600)
     arguments.add_argument("--loss", type=float, default=5, help="per cent")
     arguments.add_argument("--fps", type=float, default=15, help="pictures a second")
+    arguments.add_argument(
+        "--factory", default=DEFAULT_FACTORY, help="the codec's, for instance tests.rtc_fakes:load_fake"
+    )
     chosen = arguments.parse_args()
+    codec = CodecOptions(framing=False, threads=1, fps=chosen.fps, factory=chosen.factory)
     with tempfile.TemporaryDirectory(prefix="streamgc-soak-") as name:
-        found = asyncio.run(soak(chosen.seconds, chosen.loss, chosen.fps, Path(name)))
+        found = asyncio.run(soak(chosen.seconds, chosen.loss, codec, Path(name)))
         sender, receiver = (read_log(Path(name) / f"{peer}.events") for peer in "ab")
     latencies = glass_to_glass(sender, receiver)
     size = max(1, len(latencies) // max(1, round(chosen.seconds / 60)))
@@ -75,7 +80,11 @@ def main() -> None:
     for pid in found[-1][1]:
         sizes = [sample[pid] for at, sample in found if at >= settled and pid in sample]
         print(f"peer {pid}: {sizes[-1] - sizes[0]:+.1f} MB after the first {settled:.0f} s")
-    print(f"shown {len(latencies)} of {len(sender.sent)}")
+    times = [shown.at_ns for shown in receiver.shown]
+    freeze = max(after - before for before, after in itertools.pairwise(times)) / 1e9
+    print(
+        f"shown {len(latencies)} of {len(sender.sent)}, {len(times) / chosen.seconds:.1f} a second, freeze {freeze:.2f} s"
+    )
 
 
 if __name__ == "__main__":
