@@ -82,9 +82,8 @@ def main() -> None:
         print(f"peer {pid}: {sizes[-1] - sizes[0]:+.1f} MB after the first {settled:.0f} s")
     times = [shown.at_ns for shown in receiver.shown]
     freeze = max(after - before for before, after in itertools.pairwise(times)) / 1e9
-    print(
-        f"shown {len(latencies)} of {len(sender.sent)}, {len(times) / chosen.seconds:.1f} a second, freeze {freeze:.2f} s"
-    )
+    fps = len(times) / chosen.seconds
+    print(f"shown {len(latencies)} of {len(sender.sent)}, {fps:.1f} a second, longest freeze {freeze:.2f} s")
 
 
 if __name__ == "__main__":
