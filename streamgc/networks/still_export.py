@@ -7,13 +7,14 @@ runs once a label map, and each part gets an engine of its own.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from streamgc.networks.paper import PaperNetworks
 from streamgc.networks.still import LiteNetworks
-from streamgc.networks.still_spec import FreezableInstanceNorm, StillNetworks
+from streamgc.networks.still_spec import FreezableInstanceNorm, StillNetworks, StillSpec
 
 
 def settle_normalisation(networks: StillNetworks) -> StillNetworks:
@@ -88,16 +89,12 @@ class ShippedStillGenerator(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         spec = self.networks.spec
-        rest = list(inputs)
-        symbols, present = (rest.pop(0), rest.pop(0)) if spec.task != "labels" else (None, None)
-        keep = rest.pop(0) if spec.task == "sc" else None
-        planes = to_label_planes(rest.pop(0), spec.classes) if spec.task != "gc" else None
+        symbols, keep, present, labels = _in_order(spec, inputs)
+        planes = to_label_planes(labels, spec.classes) if labels is not None else None
         noise = None
         if spec.noise:
             grid = symbols[:, :1] if symbols is not None else nn.functional.avg_pool2d(planes[:, :1], 16)  # type: ignore[index]
             noise = torch.zeros_like(grid).expand(-1, spec.noise, -1, -1)
-        if symbols is not None and present is not None:
-            symbols = symbols * present
         return to_bytes(self.networks.decode(symbols, keep, present, planes, noise))
 
 
@@ -142,16 +139,11 @@ class ShippedLiteSynthesis(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         spec = self.networks.spec
-        rest = list(inputs)
-        symbols, present = (rest.pop(0), rest.pop(0)) if spec.task != "labels" else (None, None)
-        keep = rest.pop(0) if spec.task == "sc" else None
-        features = rest.pop(0) if spec.task != "gc" else None
+        symbols, keep, present, features = _in_order(spec, inputs)
         noise = None
         if spec.noise:
             grid = symbols if symbols is not None else features
             noise = torch.zeros_like(grid[:, :1]).expand(-1, spec.noise, -1, -1)  # type: ignore[index]
-        if symbols is not None and present is not None:
-            symbols = symbols * present
         return to_bytes(self.networks.synthesise(symbols, keep, present, features, noise))
 
 
@@ -170,6 +162,18 @@ class ShippedSynthesis(nn.Module):
         else:
             joined = _with_noise(inputs[0] * inputs[1] if spec.task == "gc" else inputs[0], spec.noise)
         return to_bytes(self.networks.generator.body(joined))
+
+
+def _in_order(
+    spec: StillSpec, inputs: Sequence[Tensor]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """``symbols`` (absent channels 0), ``keep``, ``present``, what is made of labels; None for what a task lacks."""
+    rest = list(inputs)
+    symbols, present = (rest.pop(0), rest.pop(0)) if spec.task != "labels" else (None, None)
+    keep = rest.pop(0) if spec.task == "sc" else None
+    if symbols is not None and present is not None:
+        symbols = symbols * present
+    return symbols, keep, present, rest.pop(0) if spec.task != "gc" else None
 
 
 def _with_noise(code: Tensor, noise: int) -> Tensor:
