@@ -37,7 +37,7 @@ Segmenter = Annotated[
 Framing = Annotated[bool, typer.Option(help="Follow the kept people with a smooth crop.")]
 Model = Annotated[str, typer.Option(help="Model folder by name, or a path to one.")]
 Backend = Annotated[str, typer.Option(help="auto, openvino, onnxruntime, tensorrt or tensorrt-rtx.")]
-Threads = Annotated[int, typer.Option(help="Threads a network may use; 0 leaves it to the engine.")]
+Threads = Annotated[int, typer.Option(help="Threads a network may use; 0: half the cores, at most 4.")]
 Sound = Annotated[bool, typer.Option(help="Sound too; of a file, if it has any.")]
 WireKbps = Annotated[
     float, typer.Option(help="Most that all may cost on the wire, kbit/s with headers: sound, pictures; 0 = no limit.")
@@ -112,7 +112,7 @@ def demo(
     ),
     model: Model = "lite",
     backend: Backend = "auto",
-    threads: Threads = 2,
+    threads: Threads = 0,
 ) -> None:
     """A real call between two peers on this machine, with a live table, a video to look at and a report."""
     from streamgc.call.demo import run_demo
@@ -317,7 +317,7 @@ def decode(
     original_background: Annotated[Path | None, typer.Option(help="Put the person over this clip.")] = None,
     model: Model = "lite",
     backend: Backend = "auto",
-    threads: Threads = 0,
+    threads: Annotated[int, typer.Option(help="Threads a network may use; 0: all cores.")] = 0,
 ) -> None:
     """Decode a .sgcv file into pictures."""
     from streamgc.pipeline.files import decode_stream

@@ -28,7 +28,7 @@ class CodecOptions:
     framing: bool = True
     model: str = "lite"
     backend: str = "auto"
-    threads: int = 0  # 0 = as the engine likes
+    threads: int = 0  # 0 = half the cores, at most 4
     factory: str = DEFAULT_FACTORY
     precision: Precision = "auto"
     segmenter: str = "segmenter"  # a model's name or folder, or YOLO weights

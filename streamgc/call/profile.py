@@ -119,7 +119,7 @@ def about(profile: Profile) -> dict[str, Any]:
         "seconds": f"{options['seconds']:g}",
         "model": whole.get("model", codec["model"]),
         "engine": whole.get("engine", ""),
-        "threads": codec["threads"] or "as the engine likes",
+        "threads": codec["threads"] or "half the cores",
     }
     impairment = options["impairment"]
     for name, unit in (("loss", ""), ("delay_ms", " ms"), ("rate_kbps", " kbit/s")):

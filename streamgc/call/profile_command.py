@@ -44,7 +44,7 @@ def profile(
     model: Annotated[str, typer.Option(help="Model folder by name, or a path to one.")] = "lite",
     backend: Annotated[str, typer.Option(help="auto, openvino, onnxruntime, tensorrt or tensorrt-rtx.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 or int8.")] = "auto",
-    threads: Annotated[int, typer.Option(help="Threads a network may use; 0 leaves it to the engine.")] = 2,
+    threads: Annotated[int, typer.Option(help="Threads a network may use; 0: half the cores, at most 4.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for trace.json, report.html and report.json.")] = None,
     pipeline: Annotated[
         bool, typer.Option("--pipeline", help="No network: sender and receiver back to back in one process.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,8 @@ from streamgc.scene.segmenter import Segmenter
 Picture = NDArray[np.uint8]
 SEGMENTER = "segmenter"
 """The segmenter's role in its model."""
+THREADS_MAX = 4
+"""Threads beyond which networks of this size are not worth another."""
 
 
 class Options(Protocol):
@@ -115,16 +118,27 @@ class LoadedModels:
             return self._loaded[role]
 
     def load_later(self) -> None:
-        """Load what only sending needs, on a thread of its own, while the call is being set up."""
+        """Load what only sending needs, and run everything once, on a thread of its own, while the call is being set
+        up."""
         # No daemon: a runtime that compiles while the interpreter goes away takes the process down with it.
         threading.Thread(target=self._load_rest, name="load-networks").start()
 
     def _load_rest(self) -> None:
+        sending = ("encoder",) if is_yolo(self._segmenter) else (SEGMENTER, "encoder")
         with contextlib.suppress(StreamGCError):  # whoever needs the network gets the error
-            self.room()  # the first picture shown has one behind the person
-            for role in ("encoder",) if is_yolo(self._segmenter) else (SEGMENTER, "encoder"):
+            # The first picture shown has a room behind the person.
+            self.room()(np.zeros(self.format.grid, np.uint8), 0)
+            for role in ("reference", "generator", *sending):
                 if threading.main_thread().is_alive():
-                    self.engine(role)
+                    self._rehearse(role)
+            _ = self.tables.rows, self.tables.bit_rows
+
+    def _rehearse(self, role: str) -> None:
+        """Run a network once on nothing: a first run takes longer than others, and now nobody waits for it."""
+        engine = self.engine(role)
+        shapes = {name: [side for side in spec.shape if side is not None] for name, spec in engine.inputs.items()}
+        if all(len(shape) == len(engine.inputs[name].shape) for name, shape in shapes.items()):
+            engine.run({name: np.zeros(shape, engine.inputs[name].dtype) for name, shape in shapes.items()})
 
     @property
     def engine_name(self) -> str:
@@ -225,6 +239,15 @@ class CallCodec:
         return fit
 
 
+def call_threads(cores: int) -> int:
+    """Threads a network of a call has: half of the cores, since what is sent is coded while what has come is made.
+
+    Threads of one network wait for each other at every layer. Where another network, or another program, takes the core
+    of one of them, all stand still: ``docs/results/latency.md``.
+    """
+    return min(max(1, cores // 2), THREADS_MAX)
+
+
 def load_codec(options: Options) -> CallCodec:
     """Load the codec that the options name: what receiving needs now, the rest on a thread meanwhile.
 
@@ -242,7 +265,7 @@ def load_codec(options: Options) -> CallCodec:
     models = LoadedModels(
         options.model,
         picture_format,
-        NetworkOptions(options.backend, options.precision, options.threads or None),
+        NetworkOptions(options.backend, options.precision, options.threads or call_threads(os.cpu_count() or 1)),
         options.segmenter,
         cache_folder() / "engines",
     )

@@ -1,0 +1,46 @@
+"""How a call's networks are loaded: on how many threads, and run once before anybody waits for them."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from streamgc.errors import StreamGCError
+from streamgc.pipeline.call_codec import SEGMENTER, LoadedModels, call_threads
+from streamgc.pipeline.networks import NetworkOptions
+from streamgc.pipeline.settings import PictureFormat
+
+FORMAT = PictureFormat(64, 64)
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (3, 1), (4, 2), (8, 4), (64, 4)])
+def test_half_the_cores_run_what_is_sent_and_half_what_comes(cores: int, threads: int) -> None:
+    assert call_threads(cores) == threads
+
+
+def test_everything_has_run_once_when_loading_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = LoadedModels("lite", FORMAT, NetworkOptions(threads=1))
+    ran: list[str] = []
+    for role in ("reference", "generator", "encoder", SEGMENTER):
+        engine = models.engine(role)
+        monkeypatch.setattr(engine, "run", lambda feeds, role=role, run=engine.run: (ran.append(role), run(feeds))[1])
+    models.load_later()
+    _wait_for_loading()
+    assert ran == ["reference", "generator", SEGMENTER, "encoder"]
+    assert {"rows", "bit_rows"} <= set(vars(models.tables))
+
+
+def test_a_network_that_cannot_be_loaded_is_told_to_whoever_needs_it() -> None:
+    models = LoadedModels("lite", FORMAT, NetworkOptions(threads=1), segmenter="no such model")
+    models.load_later()
+    _wait_for_loading()
+    with pytest.raises(StreamGCError, match="no such model"):
+        models.engine(SEGMENTER)
+
+
+def _wait_for_loading() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "load-networks":
+            thread.join(30)
+            assert not thread.is_alive()
