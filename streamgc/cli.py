@@ -181,7 +181,9 @@ def call(
         return
     codec = _codec(size, fps, kbps, background, preserve, framing, model, backend, threads, segmenter)
     from streamgc.call.codec import start_loading
+    from streamgc.call.garbage import postpone_search
 
+    postpone_search()
     loading = start_loading(codec) if headless else None
     from streamgc.call.run import CallOptions, run_call
 

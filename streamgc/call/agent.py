@@ -24,6 +24,7 @@ from streamgc.call.agent_codec import AgentCodec
 from streamgc.call.agent_leg import BrowserLeg
 from streamgc.call.codec import Codec, load_codec
 from streamgc.call.devices import is_screen
+from streamgc.call.garbage import spare_what_is_there
 from streamgc.call.rendezvous import server_url
 from streamgc.call.run import NEW_ROOM, CallOptions, from_camera, ice_servers
 from streamgc.call.sources import Camera, Size, load_clip, play
@@ -256,6 +257,7 @@ def run_page(options: CallOptions, port: int = 0, announce: Callable[[str], None
 
     Raises a `StreamGCError` with one clear line: a model that is missing, a busy port, options that need --headless.
     """
+    spare_what_is_there()
     asyncio.run(_serve(options, port, announce))
 
 

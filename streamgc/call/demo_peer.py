@@ -19,6 +19,7 @@ from aiortc.codecs import h264, vpx
 
 from streamgc.call.codec import load_codec
 from streamgc.call.demo_options import LOW_KBPS, LOW_START_KBPS, RIVALS, PeerOptions
+from streamgc.call.garbage import spare_what_is_there
 from streamgc.call.session import Event, Hooks, Session, SessionOptions
 from streamgc.call.sinks import RawFrames
 from streamgc.call.sources import Camera, Size, load_clip, load_sound, play, play_sound
@@ -338,7 +339,9 @@ def main() -> int:
     """Read the options, run, say in one line what went wrong."""
     options = msgspec.json.decode(sys.stdin.buffer.read(), type=PeerOptions)
     try:
-        asyncio.run(Peer(options, sys.stdout).run())
+        peer = Peer(options, sys.stdout)
+        spare_what_is_there()
+        asyncio.run(peer.run())
     except StreamGCError as error:
         print(error, file=sys.stderr)
         return 2

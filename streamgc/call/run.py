@@ -16,6 +16,7 @@ from rich.live import Live
 
 from streamgc.call.codec import Codec, CodecOptions, load_codec
 from streamgc.call.devices import is_screen
+from streamgc.call.garbage import spare_what_is_there
 from streamgc.call.ice import named_servers
 from streamgc.call.rendezvous import make_room, parse_link, server_url
 from streamgc.call.session import Event, Hooks, Session, SessionOptions
@@ -73,6 +74,7 @@ def run_call(options: CallOptions, console: Console | None = None, loading: "Fut
     to the peer.
     """
     codec = loading.result() if loading is not None else load_codec(options.codec)
+    spare_what_is_there()
     asyncio.run(_Call(options, codec, console or Console()).run())
 
 
