@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -10,6 +11,7 @@ from streamgc.errors import StreamGCError
 from streamgc.pipeline.call_codec import SEGMENTER, LoadedModels, call_threads
 from streamgc.pipeline.networks import NetworkOptions
 from streamgc.pipeline.settings import PictureFormat
+from streamgc.runtime.engine import Array, Engine
 
 FORMAT = PictureFormat(64, 64)
 
@@ -22,9 +24,19 @@ def test_half_the_cores_run_what_is_sent_and_half_what_comes(cores: int, threads
 def test_everything_has_run_once_when_loading_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     models = LoadedModels("lite", FORMAT, NetworkOptions(threads=1))
     ran: list[str] = []
+
+    def noted(role: str, engine: Engine) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+        run = engine.run
+
+        def noting(feeds: Mapping[str, Array]) -> dict[str, Array]:
+            ran.append(role)
+            return run(feeds)
+
+        return noting
+
     for role in ("reference", "generator", "encoder", SEGMENTER):
         engine = models.engine(role)
-        monkeypatch.setattr(engine, "run", lambda feeds, role=role, run=engine.run: (ran.append(role), run(feeds))[1])
+        monkeypatch.setattr(engine, "run", noted(role, engine))
     models.load_later()
     _wait_for_loading()
     assert ran == ["reference", "generator", SEGMENTER, "encoder"]
