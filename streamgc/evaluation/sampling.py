@@ -154,15 +154,19 @@ def evaluate_sampling(
     *,
     side: int = 256,
     count: int = 8,
+    channels: int | None = None,
     settings: SamplingSettings | None = None,
     note: Callable[[int, float], None] = lambda step, value: None,
 ) -> NDArray[np.float64]:
     """Write ``uniform.png``, ``wgan.png`` and ``real.png`` (decoded codes of centre squares) under ``out``.
 
-    The result are the symbol frequencies (3, 5) of uniform, drawn and real codes.
+    ``channels``: how many of the model's, all without it; fewer are learnt sooner. The result are the symbol
+    frequencies (3, 5) of uniform, drawn and real codes. Raises InputError.
     """
     settings = settings or SamplingSettings()
-    codes = [codec.symbols_of(_centre(picture, side)) for picture in pictures]
+    if channels is not None and channels not in codec.model.channels:
+        raise InputError(f"{channels} channels; the model has {', '.join(map(str, codec.model.channels))}")
+    codes = [codec.symbols_of(_centre(picture, side))[:channels] for picture in pictures]
     generator = train_code_generator(codes, settings, note)
     shape = (codes[0].shape[0], codes[0].shape[1], codes[0].shape[2])
     sets = {

@@ -1,4 +1,4 @@
-"""``streamgc evaluate rd|miou|selective|sample|study``."""
+"""``streamgc evaluate rd|miou|contours|selective|sample|pictures|study``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from streamgc.evaluation.miou import Truth, evaluate_miou
 from streamgc.evaluation.rd import evaluate_rd, images_in
 from streamgc.evaluation.sampling import SamplingSettings, evaluate_sampling
 from streamgc.evaluation.selective import evaluate_selective
+from streamgc.evaluation.still_pictures import write_pictures
 from streamgc.evaluation.still_report import Row, write_json
 from streamgc.evaluation.study import Study, VoteBook, as_dict, pairs_in, preference
 from streamgc.pipeline.stills import open_still_codec, read_picture
@@ -165,6 +166,7 @@ def sample(
     out: Annotated[Path, typer.Option("--out", help="Folder for the grids.")],
     model: Annotated[str, typer.Option(help="A GC model.")] = "still",
     steps: Annotated[int, typer.Option(help="Steps of the WGAN-GP.")] = 4000,
+    channels: Annotated[int | None, typer.Option(help="Channels of the code; default: all the model has.")] = None,
     limit: Limit = None,
     json_file: Json = None,
 ) -> None:
@@ -177,8 +179,9 @@ def sample(
             console.print(f"step {step}: {value:.3f}")
 
     try:
-        pictures = [read_picture(path) for path in images_in(images, limit)]
-        shares = evaluate_sampling(codec, pictures, out, settings=SamplingSettings(steps=steps), note=note)
+        shown = [read_picture(path) for path in images_in(images, limit)]
+        chosen = SamplingSettings(steps=steps)
+        shares = evaluate_sampling(codec, shown, out, channels=channels, settings=chosen, note=note)
     finally:
         codec.close()
     rows: list[Row] = [
@@ -187,7 +190,20 @@ def sample(
     ]
     console.print(_table(rows))
     if json_file is not None:
-        write_json(json_file, {"images": len(pictures), "symbols": rows})
+        write_json(json_file, {"images": len(shown), "symbols": rows})
+
+
+@app.command("pictures")
+def pictures(
+    images: Annotated[list[Path], typer.Argument(help="Folders of images, or images.")],
+    by: Annotated[str, typer.Option(help="A model's name or folder, or a conventional codec's name.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the decoded pictures.")],
+    quality: Annotated[float | None, typer.Option(help="The model's channels, or the codec's quality.")] = None,
+    limit: Limit = None,
+) -> None:
+    """Pictures as a codec shows them, as PNG: for a study, or another judge."""
+    rate = write_pictures(images, by, quality, out, limit=limit)
+    Console().print(f"{out}: {by}, {rate:.4f} bits per pixel on average")
 
 
 @app.command("study")
