@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from streamgc.networks.still_spec import Family
 from streamgc.training.still_batches import Batches
 from streamgc.training.still_data import StillSource
 from streamgc.training.still_losses import feature_matching, gan_discriminator, gan_generator, masked_mse, ms_ssim_loss
-from streamgc.training.still_model import StillTrainer
+from streamgc.training.still_model import StillTrainer, read_checkpoint
 from streamgc.training.still_samples import Labelled
 from streamgc.training.still_settings import MODES, Mode, StillTraining, read_settings
 
@@ -124,12 +125,59 @@ def test_a_killed_run_goes_on_exactly(tmp_path: Path) -> None:
         StillTrainer(replace(settings, mse=3.0), Painted(), tmp_path / "parts")
 
 
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from tests.test_training_still import Painted, tiny
+from streamgc.training.still_model import StillTrainer, read_checkpoint
+StillTrainer(tiny("gc", "lite", steps=40, checkpoint_steps=2, average=0.9), Painted(), Path({out!r})).train()
+"""
+
+
+@pytest.mark.slow
+def test_signal_nine_costs_the_last_interval_only(tmp_path: Path) -> None:
+    root = str(Path(__file__).resolve().parent.parent)
+    checkpoint = tmp_path / "killed" / "checkpoint.pt"
+    process = subprocess.Popen([sys.executable, "-c", KILLED.format(root=root, out=str(checkpoint.parent))])
+    try:
+        deadline = time.monotonic() + 200
+        while not checkpoint.is_file() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    step = int(read_checkpoint(checkpoint)["step"])
+    assert 2 <= step < 40
+    settings = tiny("gc", "lite", steps=40, checkpoint_steps=2, average=0.9)
+    networks = []
+    for folder in (checkpoint.parent, tmp_path / "whole"):
+        trainer = StillTrainer(settings, Painted(), folder)
+        assert trainer.step == (step if folder == checkpoint.parent else 0)
+        trainer.train()
+        trainer.close()
+        networks.append(trainer.networks.state_dict())
+    for name, value in networks[0].items():
+        assert torch.equal(value, networks[1][name]), name
+
+
+@pytest.mark.slow
+def test_bf16_trains(tmp_path: Path) -> None:
+    """Slow where the machine has no bf16 instructions."""
+    losses: list[float] = []
+    trainer = StillTrainer(tiny("gc", "lite", steps=12, bf16=True), Painted(), tmp_path)
+    trainer.train(note=lambda step, scalars: losses.append(scalars["mse"]))
+    trainer.close()
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    assert all(value.dtype == torch.float32 for value in trainer.networks.parameters())
+
+
 PROCESS = """
 import sys, torch, torch.distributed as dist
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from tests.test_training_still import Painted, tiny
-from streamgc.training.still_model import StillTrainer
+from streamgc.training.still_model import StillTrainer, read_checkpoint
 dist.init_process_group("gloo")
 trainer = StillTrainer(tiny("gc-d", "paper", steps=4, batch=4, freeze_at=1.0), Painted(), Path({out!r}))
 losses = []
