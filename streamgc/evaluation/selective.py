@@ -1,8 +1,8 @@
 """What selective compression saves when chosen classes are synthesised (Fig. 8).
 
 For each class: bits with everything preserved, bits with that class left to the generator, and ST-LPIPS of what is
-still preserved, both times. Beside it a picture: original, everything preserved, class synthesised with its heatmap
-inset.
+still preserved, both times; ``saved`` of a class is of the bits of all its pictures together. Beside it a picture:
+original, everything preserved, class synthesised with its heatmap inset.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from PIL import Image
 from streamgc.errors import ModelError
 from streamgc.evaluation.clips import Frame
 from streamgc.evaluation.metrics import PerceptualDistance
+from streamgc.evaluation.plots import Sheet, write_contact_sheet
 from streamgc.evaluation.still_models import LabelledPicture, code_by, labelled_in
 from streamgc.evaluation.still_report import Row, write_csv, write_json
 from streamgc.pipeline.stills import StillCodec, open_still_codec
 from streamgc.runtime.store import ModelStore
 
+MEANS = ("share", "bpp_whole", "bpp", "kept_alex_whole", "kept_alex")
 LEAST_SHARE = 0.02
 """Classes that cover less of a picture are not tried on it."""
 INSET = 4
@@ -66,8 +68,8 @@ def evaluate_selective(
         {
             "class": label,
             "pictures": len(own),
-            "share": float(np.mean([row["share"] for row in own])),
-            "saved": float(np.mean([row["saved"] for row in own])),
+            **{name: float(np.mean([row[name] for row in own])) for name in MEANS},
+            "saved": 1 - sum(row["bpp"] for row in own) / sum(row["bpp_whole"] for row in own),
         }
         for label in sorted({row["class"] for row in rows})
         if (own := [row for row in rows if row["class"] == label])
@@ -93,10 +95,12 @@ def _measure(
     pixels = kept.size
     scores = [float(distance.map(item.picture, shown.picture)[kept].mean()) for shown in (whole, part)]
     if out is not None:
-        folder = out / "pictures"
-        folder.mkdir(parents=True, exist_ok=True)
-        strip = np.concatenate([item.picture, whole.picture, with_inset(part.picture, kept)], 1)
-        Image.fromarray(strip).save(folder / f"{Path(item.name).stem}-{label}.png")
+        columns = [
+            (f"all preserved: {8 * whole.size / pixels:.3f} bpp", [whole.picture]),
+            (f"{label} synthesised: {8 * part.size / pixels:.3f} bpp", [with_inset(part.picture, kept)]),
+        ]
+        sheet = Sheet("original", [item.picture], 1, columns)
+        write_contact_sheet(out / "pictures" / f"{Path(item.name).stem}-{label}.png", [sheet])
     return {
         "image": item.name,
         "class": label,
