@@ -15,7 +15,13 @@ torch = pytest.importorskip("torch", reason="the [train] extra is not installed"
 from safetensors.torch import save_file  # noqa: E402
 
 from streamgc.errors import TrainingError  # noqa: E402
-from streamgc.networks.segmenter import OFFSET_UNIT, Segmenter, SegmenterGraph, parameter_count  # noqa: E402
+from streamgc.networks.segmenter import (  # noqa: E402
+    OFFSET_UNIT,
+    Segmenter,
+    SegmenterGraph,
+    at_twice_the_size,
+    parameter_count,
+)
 from streamgc.scene.instances import check_instances  # noqa: E402
 from streamgc.scene.labels import LABEL_COUNT, Label  # noqa: E402
 from streamgc.scene.segmenter import Segmenter as SceneSegmenter  # noqa: E402
@@ -70,6 +76,16 @@ def test_the_network_is_small_and_gives_what_it_says() -> None:
         assert out.centre.shape == (2, 1, height // 4, width // 4)
         assert out.offset.shape == (2, 2, height // 4, width // 4)
         assert out.labels.shape == (2, LABEL_COUNT, height // 16, width // 16)
+
+
+def test_a_kernel_for_half_the_size_does_the_same_on_the_whole_picture() -> None:
+    generator = torch.Generator().manual_seed(3)
+    picture, kernel = torch.randn(1, 3, 32, 48, generator=generator), torch.randn(4, 3, 3, 3, generator=generator)
+    halved = torch.nn.functional.avg_pool2d(picture, 2)
+    expected = torch.nn.functional.conv2d(halved, kernel, stride=2)
+    torch.testing.assert_close(
+        torch.nn.functional.conv2d(picture, at_twice_the_size(kernel), stride=4), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_the_exported_graph_speaks_the_scenes_interface() -> None:
@@ -135,6 +151,8 @@ def test_composites_know_who_is_where(cache: Path) -> None:
         bright = sample.frame.mean(axis=2) > 110
         agree = (bright & (sample.person > 127)).sum() / max(1, (sample.person > 127).sum())
         assert agree > 0.8
+        assert sample.shown[-1] == 1
+        assert 0 <= sample.shown[0] <= 1
         again = maker.composite(np.random.default_rng(seed), 96, 128, people=2)
         np.testing.assert_array_equal(sample.frame, again.frame)
 

@@ -17,6 +17,9 @@ from streamgc.training.segmenter_scenes import ItemSource, Sample, SceneMaker
 
 Mask = npt.NDArray[np.bool_]
 
+SHOWN = (0.5, 0.75)
+"""Shares of a person that others leave visible, by which composites are told apart."""
+
 
 @dataclass(frozen=True)
 class StillsResult:
@@ -33,7 +36,11 @@ class StillsResult:
 @dataclass(frozen=True)
 class CompositesResult:
     """Composites of `people` people: mean IoU of the person mask, mean IoU of matched instances, share of composites in
-    which every one was found (a match of IoU ≥ 0.5 each), and share with more instances than people."""
+    which every one was found (a match of IoU ≥ 0.5 each), and share with more instances than people.
+
+    by_shown: for those of `SHOWN` that occur, in how many composites the others leave at least that share of everyone
+    visible, and in which part of those every one was found.
+    """
 
     people: int
     pictures: int
@@ -41,6 +48,7 @@ class CompositesResult:
     instance_iou: float
     all_found: float
     too_many: float
+    by_shown: dict[str, tuple[int, float]]
 
 
 def person_mask(instances: Instances) -> Mask:
@@ -102,7 +110,9 @@ def evaluate_composites(
     """Composites drawn from `items`; one in which less than 1.5 % of the picture is of some person is drawn anew."""
     maker = SceneMaker(items, limit_to_truth=True)
     rng = np.random.default_rng(seed)
-    masks, instances, found, extra = [], [], 0, 0
+    masks, instances, extra = [], [], 0
+    found: list[bool] = []
+    shown: list[float] = []
     drawn = 0
     while drawn < count:
         sample = maker.composite(rng, 256, 256, people)
@@ -114,10 +124,22 @@ def evaluate_composites(
         masks.append(iou(person_mask(answer), sample.owner > 0))
         best = match(answer, sample, people)
         instances.extend(best)
-        found += min(best) >= 0.5
+        found.append(min(best) >= 0.5)
+        shown.append(min(sample.shown))
         extra += answer.number > people
+    by_shown = {}
+    for share in SHOWN:
+        those = [hit for hit, least in zip(found, shown, strict=True) if least >= share]
+        if those:
+            by_shown[f"{share:g}"] = (len(those), float(np.mean(those)))
     return CompositesResult(
-        people, count, float(np.mean(masks)), float(np.mean(instances)), found / count, extra / count
+        people,
+        count,
+        float(np.mean(masks)),
+        float(np.mean(instances)),
+        float(np.mean(found)),
+        extra / count,
+        by_shown,
     )
 
 

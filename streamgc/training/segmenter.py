@@ -67,7 +67,7 @@ def segmenter_loss(output: SegmenterOutput, batch: Batch) -> tuple[Tensor, dict[
     logits = output.matte.float()
     with torch.no_grad():
         # Borders decide hair and fingers: within 3 px of one, a pixel counts four times.
-        wide = F.max_pool2d(batch.person, 7, 1, 3) + F.max_pool2d(-batch.person, 7, 1, 3)
+        wide = _largest(batch.person) + _largest(-batch.person)
         weight = batch.weight * (1 + 3 * wide)
     bce = F.binary_cross_entropy_with_logits(logits, batch.person, reduction="none")
     matte = (bce * weight).sum() / weight.sum().clamp(min=1)
@@ -84,6 +84,11 @@ def segmenter_loss(output: SegmenterOutput, batch: Batch) -> tuple[Tensor, dict[
     total = matte + dice.mean() + 0.03 * centre + offset + 0.25 * labels
     parts = {"matte": matte, "dice": dice.mean(), "centre": centre, "offset": offset, "labels": labels}
     return total, {name: float(value.detach()) for name, value in parts.items()}
+
+
+def _largest(plane: Tensor) -> Tensor:
+    """The largest value within 3 px, by rows and columns one after the other: 14 comparisons instead of 49."""
+    return F.max_pool2d(F.max_pool2d(plane, (7, 1), 1, (3, 0)), (1, 7), 1, (0, 3))
 
 
 def imagenet_weights() -> dict[str, Tensor]:

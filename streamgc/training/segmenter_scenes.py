@@ -39,7 +39,7 @@ class Sample(NamedTuple):
 
     frame: RGB u8 (H, W, 3). person: u8 0..255 (H, W). weight: u8 (H, W), 0 where the person mask is not known. owner:
     u8 (H, W), 0 nobody, k the k-th person. known: owners can be trusted. labels: u8 (H/16, W/16), `UNKNOWN` where not
-    known.
+    known. shown: of composites, the share of each person (of what is inside the frame) that nobody hides.
     """
 
     frame: npt.NDArray[np.uint8]
@@ -48,6 +48,7 @@ class Sample(NamedTuple):
     owner: Mask
     known: bool
     labels: Mask
+    shown: tuple[float, ...] = ()
 
 
 class Targets(NamedTuple):
@@ -203,18 +204,22 @@ class SceneMaker:
         owner = np.zeros((height, width), np.uint8)
         count = people if people is not None else int(rng.choice([1, 2, 3], p=[0.3, 0.42, 0.28]))
         previous: tuple[float, float] | None = None
+        whole: list[int] = []
         for number in range(1, count + 1):
             layer, previous = self._place(rng, height, width, previous)
             alpha = np.asarray(layer.getchannel("A"))
             canvas.paste(layer, (0, 0), layer)
             person = np.maximum(person, alpha)
             owner[alpha > 127] = number
+            whole.append(int((alpha > 127).sum()))
         labels = base.labels.copy()
         cells = (person > 127).reshape(height // 16, 16, width // 16, 16).mean((1, 3))
         labels[cells > 0.5] = Label.PERSON
         labels[(cells > 0.2) & (cells <= 0.5)] = UNKNOWN
         weight = np.full((height, width), 255, np.uint8)
-        return Sample(np.asarray(canvas), person, weight, owner, True, labels)
+        left = np.bincount(owner.ravel(), minlength=count + 1)[1:]
+        shown = tuple(float(seen / max(1, all_of_it)) for seen, all_of_it in zip(left, whole, strict=True))
+        return Sample(np.asarray(canvas), person, weight, owner, True, labels, shown)
 
     def _person_item(self, rng: np.random.Generator) -> Item:
         name = self._names[int(rng.choice(len(self._names), p=self._shares))]
