@@ -64,15 +64,6 @@ def test_slices_keep_to_the_budget_and_are_repeated_when_unconfirmed() -> None:
     assert [p.slice_index for p in sender.take(250, 5)] == [0, 1]
 
 
-def test_where_the_path_is_scarce_a_message_carries_one_slice() -> None:
-    sender = ObjectSender()
-    sender.add(PartKind.KEY, 1, bytes(640), 160)
-    sender.add(PartKind.ROOM, 1, bytes(100), 160)
-    indices = [[(part.kind, part.slice_index) for part in sender.take(2000, frame, single=True)] for frame in range(5)]
-    assert indices == [[(PartKind.KEY, index)] for index in range(4)] + [[(PartKind.ROOM, 0)]]
-    assert len(sender.take(2000, 20)) == 5
-
-
 def test_a_coarse_key_rides_in_every_message_until_confirmed() -> None:
     sender = ObjectSender()
     sender.add(PartKind.COARSE_KEY, 0, bytes(390), 390)

@@ -68,9 +68,9 @@ class ObjectSender:
             if at is None
         )
 
-    def take(self, budget: int, frame: int, scarce: bool = False, single: bool = False) -> list[Part]:
-        """Slices for this frame's message, at most ``budget`` bytes, at most one if ``single``; a coarse key every time
-        until confirmed, on a ``scarce`` path only as often as everything else."""
+    def take(self, budget: int, frame: int, scarce: bool = False) -> list[Part]:
+        """Slices for this frame's message, at most ``budget`` bytes; a coarse key every time until confirmed, on a
+        ``scarce`` path only as often as everything else."""
         parts: list[Part] = []
         for o in self._objects:
             whole = o.kind is PartKind.COARSE_KEY
@@ -79,8 +79,6 @@ class ObjectSender:
                 due = (whole and not scarce) or at is None or frame - at >= PATIENCE
                 if index in o.confirmed or not due or (len(data) > budget and not whole):
                     continue
-                if single and parts:
-                    return parts
                 parts.append(Part(o.kind, o.number, index, len(o.slices), data))
                 o.sent_at[index] = frame
                 budget -= len(data)

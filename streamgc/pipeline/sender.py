@@ -143,8 +143,7 @@ class Sender:
         with self._spans("code"):
             payload = encode_code(code, reference, age, self._tables)
             budget = self._object_budget(len(payload), starting)
-            scarce = self._budget.scarce  # then what was saved up for a key must not stand in the queue all at once
-            parts = tuple(self._objects.take(budget, number, scarce, single=scarce and not starting))
+            parts = tuple(self._objects.take(budget, number, self._budget.scarce))
             message = self._message(view, number, age, key, payload, code.channels, parts)
             data = message.pack()
         self._history.put(number, code, key.number)
