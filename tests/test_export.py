@@ -123,6 +123,8 @@ def test_variants_stay_within_their_limits(
     try:
         engine = load_engine(variants[variant], backend=backend, precision=precision, threads=1, size=(64, 96))  # type: ignore[arg-type]
     except EngineError as error:
+        if precision != "bf16":
+            raise
         pytest.skip(f"this CPU has no {precision}: {error}")
     with engine:
         assert engine.precision == precision

@@ -120,6 +120,19 @@ def test_pictures_that_are_treated_differently_are_left_alone(tmp_path: Path) ->
     assert sum(_is_unshuffle(node) for node in planned.graph.node) == 1
 
 
+def test_an_unshuffle_of_something_computed_is_left_alone() -> None:
+    """A node of one input, such as the rounding of another network, lies before it."""
+    model = restore_full_weights(load_model(ModelStore().open("lite").network("encoder")))
+    scale = next(node for node in model.graph.node if node.op_type == "Mul" and node.input[1] == "val_10")
+    rectified = onnx.helper.make_node("Relu", [scale.output[0]], ["rectified"], name="rectified")
+    for user in model.graph.node:
+        user.input[:] = ["rectified" if name == scale.output[0] else name for name in user.input]
+    place = list(model.graph.node).index(scale)
+    model.graph.node.insert(place + 1, rectified)
+    planned = plan_convolutions(model)
+    assert sum(_is_unshuffle(node) for node in planned.graph.node) == 1
+
+
 def test_planning_twice_changes_nothing_more() -> None:
     for role in ("encoder", "generator"):
         once = plan_convolutions(restore_full_weights(load_model(ModelStore().open("lite").network(role))))

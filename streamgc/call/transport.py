@@ -183,7 +183,7 @@ async def _call(options: TransportOptions, clip: str, codec: str, network: Netwo
             impairment = replace(impairment, trace=str(folder / "step.csv"))
         demo = DemoOptions(
             seconds=options.seconds,
-            codec=CodecOptions(kbps=network.kbps, framing=False, threads=2, factory=options.factory),
+            codec=CodecOptions(kbps=network.kbps, framing=False, factory=options.factory),
             impairment=impairment,
             keep_seconds=0,
             rival="" if codec == OURS else codec,

@@ -123,10 +123,11 @@ def _pictures(graph: Any, makers: Mapping[str, Any], name: str) -> list[_Input]:
         found = [_pictures(graph, makers, part) for part in node.input]
         joined = [one for part in found for one in part]
         return joined if all(found) and all(one.same_steps(joined[0]) for one in joined) else []
+    if node.op_type not in _POINTWISE:
+        return []
     single = any(one.name == node.input[1] and math.prod(one.dims) == 1 for one in graph.initializer)
-    if node.op_type in _POINTWISE and single:
-        return [one._replace(steps=(*one.steps, node)) for one in _pictures(graph, makers, node.input[0])]
-    return []
+    before = _pictures(graph, makers, node.input[0]) if single else []
+    return [one._replace(steps=(*one.steps, node)) for one in before]
 
 
 def _rows(graph: Any, pictures: list[_Input], stride: int, name: str) -> tuple[list[Any], str]:

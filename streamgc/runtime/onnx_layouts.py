@@ -17,15 +17,16 @@ def plan_layouts(model: Any) -> Any:
     """The model with its coordinate grids transposed, its shuffled channels cut from planes, and its flows enlarged
     plane by plane."""
     model = copy_of(model)
-    _transpose_stacks(model.graph)
+    _transpose_stacks(model)
     _part_by_planes(model.graph)
     _resize_planes(model)
     return model
 
 
-def _transpose_stacks(graph: Any) -> None:
-    """``stack((x, y), -1)`` of two planes becomes a transposition of ``stack((x, y), 1)``."""
+def _transpose_stacks(model: Any) -> None:
+    """``stack((x, y), -1)`` of two (B, H, W) becomes a transposition of ``stack((x, y), 1)``."""
     onnx = import_onnx()
+    graph, ranks = model.graph, {name: len(shape) for name, shape in _shapes(model).items()}
     makers = {name: node for node in graph.node for name in node.output}
     constants = _constants(graph)
     for node in list(graph.node):
@@ -36,6 +37,8 @@ def _transpose_stacks(graph: Any) -> None:
             continue
         if any(constants.get(one.input[1]) not in ([-1], [3]) for one in lifted if one is not None):
             continue
+        if any(ranks.get(one.input[0]) != 3 for one in lifted if one is not None):
+            continue  # without a batch, or not known
         axis = integer_constant(graph, f"{node.output[0]}_axis", [1])
         planes = [f"{node.output[0]}_plane{index}" for index in range(len(lifted))]
         together = f"{node.output[0]}_planes"
@@ -76,6 +79,12 @@ def _part_by_planes(graph: Any) -> None:
             replace_node(graph, user, [cut, back])
 
 
+def _shapes(model: Any) -> dict[str, Any]:
+    """Dimensions of what the nodes make, as far as they can be inferred."""
+    inferred = import_onnx().shape_inference.infer_shapes(model)
+    return {value.name: value.type.tensor_type.shape.dim for value in inferred.graph.value_info}
+
+
 def _channel_range(node: Any, constants: dict[str, list[int]]) -> tuple[int, int] | None:
     """From and to of a slice of channels, or None for anything else."""
     if node.op_type != "Slice" or len(node.input) < 4 or constants.get(node.input[3]) != [1]:
@@ -92,8 +101,7 @@ def _resize_planes(model: Any) -> None:
     """Enlarging two channels becomes enlarging two pictures of one channel."""
     onnx = import_onnx()
     graph = model.graph
-    inferred = onnx.shape_inference.infer_shapes(model)
-    shapes = {value.name: value.type.tensor_type.shape.dim for value in inferred.graph.value_info}
+    shapes = _shapes(model)
     for node in [one for one in graph.node if one.op_type == "Resize" and attribute(one, "mode") == b"linear"]:
         shape = shapes.get(node.input[0], ())
         if len(shape) != 4 or shape[0].dim_value != 1 or shape[1].dim_value != 2 or len(node.input) > 3:
