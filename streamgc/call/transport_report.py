@@ -132,6 +132,7 @@ def _plot(found: Sequence[dict[str, Any]], path: Path) -> None:
     right.set_xlim(15, 500)
     right.set_xscale("log")
     right.set_xticks([20, 30, 60, 150, 400], ["20", "30", "60", "150", "400"])
+    right.minorticks_off()
     for axes in (left, right):
         axes.grid(alpha=0.3)
     left.legend()
