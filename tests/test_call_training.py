@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +37,7 @@ FRAMES = 24
 SMALL = SampleSettings(batch=2, size=64)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def middle(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from PIL import Image
 pytest.importorskip("torch")
 pytest.importorskip("stlpips_pytorch")
 
-import torch
 
 from streamgc.errors import BackendMissing, InputError
 from streamgc.evaluation.anchors import TARGETS, Anchors, Setting, compute_anchors
@@ -37,13 +35,7 @@ def scorer() -> Scorer:
     return Scorer(person, ("alex",))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small pictures gain nothing from more, and a busy machine loses much."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Picture scores against independent computations."""
 
 import sys
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -12,14 +11,7 @@ import torch
 from streamgc.evaluation.clips import Frame
 from streamgc.evaluation.metrics import PerceptualDistance, flicker, ms_ssim, psnr, restore_outside
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small pictures gain nothing from more, and a busy machine loses much."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def picture(seed: int, size: int = 192) -> Frame:
