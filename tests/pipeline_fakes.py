@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Executor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,9 +64,14 @@ class BoxEyes:
         return View(picture, matte, cells, np.ones(cells.shape, np.uint8), None, 1)
 
 
-def sender(background: Background = Background.REPLACE, kbps: float = 20.0, eyes: BoxEyes | None = None) -> Sender:
+def sender(
+    background: Background = Background.REPLACE,
+    kbps: float = 20.0,
+    eyes: BoxEyes | None = None,
+    executor: Executor | None = None,
+) -> Sender:
     settings = SenderSettings(FORMAT, 15.0, kbps, background, framing=False)
-    return Sender(settings, eyes or BoxEyes(), EncoderNetwork(FakeEncoder()), TABLES)
+    return Sender(settings, eyes or BoxEyes(), EncoderNetwork(FakeEncoder()), TABLES, executor=executor)
 
 
 def keeper() -> BackgroundKeeper:

@@ -1,12 +1,19 @@
-"""The client's side of the rendezvous server."""
+"""The client's side of the rendezvous server.
+
+By `websockets`, not by aiohttp, which serves: a call waits for what it imports, and for aiohttp 0.1 s longer.
+"""
 
 import asyncio
 import contextlib
+from http.client import HTTPException
 from types import TracebackType
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, Request, build_opener
 
-import aiohttp
 import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
 from streamgc.call.messages import (
     MESSAGE_MAX,
@@ -29,6 +36,10 @@ GONE = "server-gone"
 
 REPLY_S = 10.0
 """The longest wait for the server's answer."""
+PING_S, PONG_S = 10.0, 5.0
+"""How often the server is asked whether it is there, and how long it may take to say so."""
+CLOSE_S = 1.0
+"""The longest wait for the server's good-bye."""
 
 
 def server_url(text: str) -> str:
@@ -57,16 +68,23 @@ async def make_room(server: str, ticket: str = "") -> str:
     """Ask for a new room; returns its token. Raises `SignallingError`."""
     url = server_url(server)
     try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(REPLY_S)) as session,
-            session.post(f"{url}/rooms", headers=_authorization(ticket)) as reply,
-        ):
-            if reply.status != 200:
-                raise SignallingError(f"the signalling server refused: {(await reply.text())[:200]}")
-            return msgspec.json.decode(await reply.read(), type=RoomMade).room
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        return msgspec.json.decode(await asyncio.to_thread(_post, f"{url}/rooms", ticket), type=RoomMade).room
+    except OSError as error:  # a time-out and a broken certificate too
         raise SignallingError(f"no signalling server at {url}", GONE) from error
     except msgspec.MsgspecError as error:
+        raise SignallingError(f"what answers at {url} is no signalling server") from error
+
+
+def _post(url: str, ticket: str) -> bytes:
+    """What the server answers to a request without a body. Raises OSError and `SignallingError`."""
+    request = Request(url, b"", _authorization(ticket), method="POST")
+    try:
+        with build_opener(ProxyHandler({})).open(request, timeout=REPLY_S) as reply:
+            return bytes(reply.read(MESSAGE_MAX))
+    except HTTPError as error:
+        text = error.read(200).decode(errors="replace")
+        raise SignallingError(f"the signalling server refused: {text}") from error
+    except HTTPException as error:
         raise SignallingError(f"what answers at {url} is no signalling server") from error
 
 
@@ -84,8 +102,7 @@ class Rendezvous:
         self.ice: tuple[IceServer, ...] = ()  # what the server says helps to reach the peer
         self.leaving = True  # whether the end of the block means leaving for good
         self._url, self._room, self._ticket = server_url(server), room, ticket
-        self._session: aiohttp.ClientSession | None = None
-        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._socket: ClientConnection | None = None
 
     async def __aenter__(self) -> "Rendezvous":
         try:
@@ -105,11 +122,11 @@ class Rendezvous:
 
     async def send(self, message: FromClient) -> None:
         """Raises `SignallingError` when the server is gone."""
-        if self._socket is None or self._socket.closed:
+        if self._socket is None:
             raise SignallingError("the signalling server is gone", GONE)
         try:
-            await self._socket.send_str(encode(message).decode())
-        except (aiohttp.ClientError, ConnectionError) as error:
+            await self._socket.send(encode(message).decode())
+        except ConnectionClosed as error:
             raise SignallingError("the signalling server is gone", GONE) from error
 
     async def receive(self) -> FromServer:
@@ -118,26 +135,39 @@ class Rendezvous:
         That the other side has just gone is nothing to give up for: `Refused(NO_PEER)` is returned.
         """
         assert self._socket is not None
-        message = await self._socket.receive()
-        if message.type is not aiohttp.WSMsgType.TEXT:
-            raise SignallingError("the signalling server is gone", GONE)
-        parsed = parse_from_server(message.data)
+        try:
+            message = await self._socket.recv()
+        except ConnectionClosed as error:
+            raise SignallingError("the signalling server is gone", GONE) from error
+        if isinstance(message, bytes):
+            raise SignallingError("the signalling server sends what it should not")
+        parsed = parse_from_server(message)
         if isinstance(parsed, Refused) and parsed.code is not Refusal.NO_PEER:
             raise SignallingError(parsed.text, parsed.code.value)
         return parsed
 
     async def _join(self) -> None:
-        self._session = aiohttp.ClientSession()
         try:
             async with asyncio.timeout(REPLY_S):
-                self._socket = await self._session.ws_connect(
-                    f"{self._url}/ws", headers=_authorization(self._ticket), heartbeat=10.0, max_msg_size=MESSAGE_MAX
+                self._socket = await connect(
+                    f"ws{self._url.removeprefix('http')}/ws",
+                    additional_headers=_authorization(self._ticket),
+                    compression=None,
+                    proxy=None,
+                    ping_interval=PING_S,
+                    ping_timeout=PONG_S,
+                    close_timeout=CLOSE_S,
+                    max_size=MESSAGE_MAX,
                 )
                 await self.send(Join(self._room, peer=self.peer))
                 reply = await self.receive()
-        except aiohttp.WSServerHandshakeError as error:
-            raise SignallingError(f"the signalling server refused: {error.status}") from error
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except InvalidStatus as error:
+            raise SignallingError(f"the signalling server refused: {error.response.status_code}") from error
+        except InvalidMessage as error:
+            raise SignallingError(f"no signalling server at {self._url}", GONE) from error
+        except InvalidHandshake as error:
+            raise SignallingError(f"what answers at {self._url} is no signalling server") from error
+        except OSError as error:
             raise SignallingError(f"no signalling server at {self._url}", GONE) from error
         if not isinstance(reply, Joined):
             raise SignallingError("the signalling server answered out of turn")
@@ -146,8 +176,6 @@ class Rendezvous:
     async def _close(self) -> None:
         if self._socket is not None:
             await self._socket.close()
-        if self._session is not None:
-            await self._session.close()
 
 
 def _authorization(ticket: str) -> dict[str, str]:

@@ -195,7 +195,7 @@ class CallCodec:
         """``seed``: style of the rooms that the receiver's generator makes up; ``own``: its picture for ``replace``."""
         self.models, self.settings = models, settings
         self._seed, self._own = seed, own
-        self._beside = ThreadPoolExecutor(1, thread_name_prefix="room")
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside-the-call")
 
     @property
     def model_name(self) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgc.codec.sections import PartKind
-from streamgc.codec.still import KeyChainDecoder, KeyChainEncoder, decode_still, encode_still
+from streamgc.codec.still import HASTY_PRESET, KeyChainDecoder, KeyChainEncoder, decode_still, encode_still
 from streamgc.errors import BitstreamError
 from streamgc.pipeline.objects import KEY_NUMBERS
 from streamgc.pipeline.settings import PictureFormat
@@ -29,6 +29,23 @@ class Key(NamedTuple):
 
     number: int  # modulo 8
     picture: Picture
+
+
+class ChainStart(NamedTuple):
+    """A chain with its first key, which no one has been told of yet."""
+
+    encoder: KeyChainEncoder
+    decoder: KeyChainDecoder
+    data: bytes
+    picture: Picture  # what the receiver will see
+
+
+def start_chain(picture_format: PictureFormat, crf: int, picture: Picture) -> ChainStart:
+    """Code the first key of a chain: as long as a picture takes, so that a call does it on another thread."""
+    encoder = KeyChainEncoder(picture_format.width, picture_format.height, crf=crf)
+    decoder = KeyChainDecoder()
+    data = encoder.encode(picture)
+    return ChainStart(encoder, decoder, data, decoder.decode(data))
 
 
 class KeySource:
@@ -67,22 +84,22 @@ class KeySource:
     def make_coarse(self, picture: Picture) -> tuple[int, bytes]:
         """A coarse key of the blanked picture: its number and bytes."""
         for shrink, crf in COARSE_TRIES:
-            data = encode_still(picture, crf=crf, shrink=shrink)
+            data = encode_still(picture, crf=crf, shrink=shrink, preset=HASTY_PRESET)
             if len(data) <= COARSE_BYTES:
                 break
         self.coarse = self._remember(decode_still(data, self._format.width, self._format.height))
         return self.coarse.number, data
 
+    def begin(self, start: ChainStart) -> tuple[int, bytes]:
+        """Take up a chain: its first key's number and bytes."""
+        self._encoder, self._decoder = start.encoder, start.decoder
+        return self._remember(start.picture).number, bytes((STARTS_CHAIN,)) + start.data
+
     def make(self, picture: Picture) -> tuple[int, bytes]:
-        """The next key of the chain: its number and bytes. Only after the one before is confirmed."""
-        lead = FOLLOWS
-        if self._encoder is None:
-            lead = STARTS_CHAIN
-            self._encoder = KeyChainEncoder(self._format.width, self._format.height, crf=self.crf)
-            self._decoder = KeyChainDecoder()
+        """The next key of a chain that has begun: its number and bytes. Only after the one before is confirmed."""
+        assert self._encoder is not None
         data = self._encoder.encode(picture)
-        key = self._remember(self._decoder.decode(data))
-        return key.number, bytes((lead,)) + data
+        return self._remember(self._decoder.decode(data)).number, bytes((FOLLOWS,)) + data
 
     def confirm(self, number: int) -> bool:
         """The receiver holds key ``number`` and all before it; True when that is news."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Executor
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +21,7 @@ from streamgc.codec.symbols import Code
 from streamgc.codec.tables import Tables
 from streamgc.pipeline.budget import SLICE_BYTES, Budget, Shares
 from streamgc.pipeline.history import History, unwrap
-from streamgc.pipeline.keys import Key, KeySource
+from streamgc.pipeline.keys import ChainStart, Key, KeySource, start_chain
 from streamgc.pipeline.looking import Eyes, View
 from streamgc.pipeline.networks import EncoderNetwork
 from streamgc.pipeline.objects import ObjectSender
@@ -53,6 +55,14 @@ class Sent(NamedTuple):
     kept_strength: float = 1.0  # see looking.View
 
 
+class _Beginning(NamedTuple):
+    """A chain that is begun beside the call, and what its first key shows."""
+
+    start: Future[ChainStart]
+    view: View
+    kept: Picture
+
+
 class Sender:
     """Encodes pictures. ``encode`` runs on one worker thread; feedback and requests may come from another."""
 
@@ -66,7 +76,9 @@ class Sender:
         shares: Shares | None = None,
         executor: Executor | None = None,
     ) -> None:
-        """``executor`` does beside the call what would hold up a picture: see `RoomCollector`."""
+        """``executor`` does beside the call what would hold up a picture: the room, see `RoomCollector`, and the first
+        key of a chain, which is then sent a picture or two later. Without one the same pictures always make the same
+        messages."""
         self.settings = settings
         self._eyes, self._encoder, self._tables = eyes, encoder, tables
         self._spans = Spans(enabled=False) if spans is None else spans
@@ -75,6 +87,8 @@ class Sender:
         self._objects = ObjectSender()
         self._history = History()
         self._confirmed: set[int] = set()
+        self._executor = executor
+        self._beginning: _Beginning | None = None
         self._room = RoomCollector(settings.format, settings.fps, executor)
         self._labels: NDArray[np.uint8] | None = None
         self._label_number = 0
@@ -155,6 +169,7 @@ class Sender:
 
     def _start_again(self) -> None:
         self._restart = False
+        self._beginning = None
         self._keys.restart()
         self._objects.drop(PartKind.KEY)
         self._objects.drop(PartKind.COARSE_KEY)
@@ -173,23 +188,32 @@ class Sender:
         key = self._keys.usable
         under_way = self._objects.pending(PartKind.KEY) or self._objects.pending(PartKind.COARSE_KEY)
         if not self._keys.started:
-            self._add_key(view, kept, SLICE_BYTES)  # small slices, so that what is lost is mended on any path
+            self._begin_chain(view, kept)
         elif not under_way and self._budget.spare >= 0.8 * self._key_cost and self._aged(view, kept, key):
-            self._add_key(view, kept, self._budget.slice_bytes)
+            number, data = self._keys.make(kept)
+            self._key_cost = 0.7 * self._key_cost + 0.3 * len(data)
+            self._send_key(view, kept, number, data, self._budget.slice_bytes)
         return key
+
+    def _begin_chain(self, view: View, kept: Picture) -> None:
+        """Have the chain's first key coded, or take it when that is done."""
+        if self._beginning is None:
+            start = partial(start_chain, self.settings.format, self._keys.crf, kept)
+            self._beginning = _Beginning(_submitted(start, self._executor), view, kept)
+        coded, view, kept = self._beginning
+        if coded.done():
+            self._beginning = None
+            number, data = self._keys.begin(coded.result())
+            self._send_key(view, kept, number, data, SLICE_BYTES)  # small slices: what is lost is mended on any path
+
+    def _send_key(self, view: View, kept: Picture, number: int, data: bytes, slice_bytes: int) -> None:
+        self._objects.add(PartKind.KEY, number, data, slice_bytes)
+        self._key_errors[number] = _error(view, kept, self._keys.newest)
 
     def _aged(self, view: View, kept: Picture, key: Key) -> bool:
         """Whether the picture has moved away from the key."""
         made_with = self._key_errors.get(key.number, 0.0)
         return _error(view, kept, key) > NEW_KEY_RATIO * made_with + NEW_KEY_OFFSET
-
-    def _add_key(self, view: View, kept: Picture, slice_bytes: int) -> None:
-        first = not self._keys.started
-        number, data = self._keys.make(kept)
-        self._objects.add(PartKind.KEY, number, data, slice_bytes)
-        self._key_errors[number] = _error(view, kept, self._keys.newest)
-        if not first:
-            self._key_cost = 0.7 * self._key_cost + 0.3 * len(data)
 
     def _offer_room(self, view: View) -> None:
         """Feed the room's collector; queue what the background mode calls for."""
@@ -244,6 +268,15 @@ class Sender:
             self._crop, self._crop_age = view.crop, 0
             message = replace(message, crop=Crop(*view.crop))
         return message
+
+
+def _submitted(work: Callable[[], ChainStart], executor: Executor | None) -> Future[ChainStart]:
+    """Work done beside the call, or, without an executor, at once."""
+    if executor is not None:
+        return executor.submit(work)
+    done: Future[ChainStart] = Future()
+    done.set_result(work())
+    return done
 
 
 def blanked(picture: Picture, matte: NDArray[np.uint8]) -> Picture:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -226,22 +227,31 @@ class CallTrainer:
         (self.folder / "settings.json").write_text(json.dumps(asdict(self.settings), indent=1))
 
     def run(self) -> None:
-        """Train for ``settings.minutes``; prints a line every 100 steps."""
+        """Train for ``settings.minutes``; prints a line every 100 steps.
+
+        The next batch is drawn on a thread of its own while a step runs, always in the same order.
+        """
         started = saved = time.monotonic()
         budget = self.settings.minutes * 60
-        while (elapsed := time.monotonic() - started) < budget:
-            part = elapsed / budget
-            warm = min(1.0, (self.steps + 1) / 200)
-            rate = self.settings.rate * warm * (0.5 * (1 + math.cos(math.pi * part)) * 0.95 + 0.05)
-            for group in self.optimiser.param_groups:
-                group["lr"] = rate
-            self.step(self.sampler.batch())
-            if self.steps % 100 == 0:
-                self._report(elapsed, rate)
-            if time.monotonic() - saved > self.settings.checkpoint_seconds:
-                self.save()
-                saved = time.monotonic()
+        with ThreadPoolExecutor(1, thread_name_prefix="draw") as drawing:
+            drawn = drawing.submit(self.sampler.batch)
+            while (elapsed := time.monotonic() - started) < budget:
+                rate = self._rate_at(elapsed / budget)
+                for group in self.optimiser.param_groups:
+                    group["lr"] = rate
+                samples, drawn = drawn.result(), drawing.submit(self.sampler.batch)
+                self.step(samples)
+                if self.steps % 100 == 0:
+                    self._report(elapsed, rate)
+                if time.monotonic() - saved > self.settings.checkpoint_seconds:
+                    self.save()
+                    saved = time.monotonic()
         self.save()
+
+    def _rate_at(self, part: float) -> float:
+        """Learning rate when this part of the time has gone: a warm-up of 200 steps, then half a cosine."""
+        warm = min(1.0, (self.steps + 1) / 200)
+        return self.settings.rate * warm * (0.5 * (1 + math.cos(math.pi * part)) * 0.95 + 0.05)
 
     def step(self, samples: Samples) -> None:
         """One update on two pictures a sample: the older one also serves as the context of the newer one's bits."""
