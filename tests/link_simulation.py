@@ -2,6 +2,7 @@
 a clock that jumps from one event to the next. A minute takes a second."""
 
 import asyncio
+import contextlib
 import itertools
 import random
 import selectors
@@ -10,13 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from streamgc.rtc.estimate import DelayMeter, LossMeter, ReceivedRate
-from streamgc.rtc.feedback import REGULAR_INTERVAL_NS, Report, pack_block, parse_block
+from streamgc.rtc.feedback import FeedbackSchedule, Report, pack_block, parse_block
 from streamgc.rtc.impairment import Impairment, Link
+from streamgc.rtc.outgoing import REPEAT_MAX_BYTES
 from streamgc.rtc.payload import WIRE_OVERHEAD, packetise, parse_packet
 from streamgc.rtc.rate import RateControl
 from streamgc.rtc.reassembly import Reassembler
 from streamgc.rtc.repair import echo_waits
 from streamgc.rtc.retransmission import REORDER_PATIENCE_NS
+from tests.message_simulation import Made, StandInReceiver, StandInSender
 
 SERVICE_S = 0.020
 """Of the sender's codec, and of the receiver's, for one picture; measured on two cores."""
@@ -60,11 +63,15 @@ class Simulated:
     kbps: float = 8.0
     fps: float = 15.0
     seconds: float = 60.0
+    keyed: bool = False  # messages as the codec makes them; else all of about the size that the rate allows
     captured: dict[int, float] = field(default_factory=dict)  # by message number, s
     shown: dict[int, float] = field(default_factory=dict)
     sent: list[tuple[float, int]] = field(default_factory=list)  # s, bytes on the wire
     limits: list[tuple[float, float]] = field(default_factory=list)  # s, kbit/s
+    allowed: list[tuple[float, float]] = field(default_factory=list)  # s, kbit/s of messages
     copies: list[int] = field(default_factory=list)
+    messages: list[tuple[float, int]] = field(default_factory=list)  # s, bytes
+    keys: list[float] = field(default_factory=list)  # s, of the arrival of one
 
     def run(self) -> "Simulated":
         """Make the call."""
@@ -81,6 +88,21 @@ class Simulated:
         end = end or self.seconds - TAIL_S
         numbers = [number for number, at in self.captured.items() if start <= at < end]
         return sum(self.shown.get(n, 1e9) - self.captured[n] <= bound_s for n in numbers) / len(numbers)
+
+    def settled_s(self, start: float, end: float, bound_s: float = 0.25, share: float = 0.95) -> float:
+        """After `start`, until that share of all the pictures that follow up to `end` are displayed so soon; as
+        `streamgc.call.transport.recovery` has it."""
+        settled, slow = end, 0
+        numbers = sorted((n for n, at in self.captured.items() if start <= at < end), reverse=True)
+        for count, number in enumerate(numbers, start=1):
+            slow += self.shown.get(number, 1e9) - self.captured[number] > bound_s
+            if slow <= (1 - share) * count:
+                settled = self.captured[number]
+        return settled - start
+
+    def back_s(self, start: float, kbps: float) -> float:
+        """After `start`, until messages may have so much again; what they make of it depends on the picture."""
+        return next((at - start for at, allowed in self.allowed if at >= start and allowed >= kbps), 1e9)
 
     def kbps_sent(self, start: float, end: float) -> float:
         """On the wire."""
@@ -100,6 +122,9 @@ class Simulated:
         self._loss, self._delay, self._arrived = LossMeter(), DelayMeter(), ReceivedRate()
         self._reassembler = Reassembler(REORDER_PATIENCE_NS)
         self._sequence, self._newest = 0, (0, 0)
+        self._codec = StandInSender(self.kbps, self.fps)
+        self._decoder = StandInReceiver()
+        self._schedule, self._due = FeedbackSchedule(), asyncio.Event()
         tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._reports())]
         await asyncio.sleep(self.seconds)
         for task in tasks:
@@ -115,20 +140,28 @@ class Simulated:
             if now < due - 0.015:
                 continue
             due = max(due + 1 / self._rate.fps, now)
-            size = self._rate.message_kbps * 125 / self._rate.fps * self._chance.uniform(0.6, 1.4)
-            message = bytes(max(8, int(size)))
+            message, repeat = self._encode(number)
             await asyncio.sleep(SERVICE_S)
             self.captured[number] = now
+            self.messages.append((now, len(message)))
             self._packets(number, message, tuple(earlier))
-            earlier = [message, *earlier[:2]]
+            earlier = [repeat if len(repeat) <= REPEAT_MAX_BYTES else b"", *earlier[:2]]
             self._rate.spent(len(message))
-            waits = echo_waits(self._rate.echoes)
+            waits = echo_waits(self._rate.echoes) if earlier[0] else ()
             self.copies.append(1 + len(waits))
             at = 0.0
             for wait in waits:
                 at += wait
-                self._loop.call_later(at, self._packets, number, message, ())
+                self._loop.call_later(at, self._packets, number, earlier[0], ())
             number += 1
+
+    def _encode(self, number: int) -> Made:
+        kbps, fps = self._rate.message_kbps, self._rate.fps
+        if self.keyed:
+            self._codec.budget.set_rate(kbps, fps, self._rate.burst_bytes, self._rate.narrow)
+            return self._codec.encode(number)
+        message = bytes(max(8, int(kbps * 125 / fps * self._chance.uniform(0.6, 1.4))))
+        return Made(message, message)
 
     def _packets(self, number: int, message: bytes, earlier: tuple[bytes, ...]) -> None:
         now = self._loop.time()
@@ -136,6 +169,7 @@ class Simulated:
             self._sequence += 1
             sequence = self._sequence
             self.sent.append((now, len(payload) + WIRE_OVERHEAD))
+            self._rate.left(len(payload) + WIRE_OVERHEAD)
             self._there.push(len(payload) + DATAGRAM, self._arrival(payload, sequence, now))
 
     def _arrival(self, payload: bytes, sequence: int, sent_s: float) -> Callable[[], None]:
@@ -145,7 +179,8 @@ class Simulated:
         now_ns = self._now_ns()
         packet = parse_packet(payload)
         self._loss.add(sequence, now_ns)
-        self._delay.add(sent_s * 1000, now_ns, len(payload))
+        if packet.fragment == 0:
+            self._delay.add(sent_s * 1000, now_ns, len(payload))
         self._arrived.add(now_ns, len(payload) + WIRE_OVERHEAD)
         self._show(self._reassembler.push(packet, sequence, now_ns))
         self._newest = (self._reassembler.newest, now_ns)
@@ -158,11 +193,24 @@ class Simulated:
         for message in messages:
             at += SERVICE_S
             self.shown.setdefault(message.number, at)
+            if self.keyed:
+                feedback, urgent = self._decoder.receive(message.data)
+                self._schedule.update(feedback, urgent)
+                self._due.set()
+                while len(self.keys) < self._decoder.completed:
+                    self.keys.append(at)
 
     async def _reports(self) -> None:
         while True:
-            await asyncio.sleep(REGULAR_INTERVAL_NS / 1e9)
+            wait = self._schedule.alone_at() / 1e9 - self._loop.time()
+            if wait > 0:
+                self._due.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._due.wait()
+                continue
             now_ns = self._now_ns()
+            codec = self._schedule.take(now_ns)
             number, arrived_ns = self._newest
             if not arrived_ns:
                 continue
@@ -175,14 +223,17 @@ class Simulated:
                 self._loss.burst,
                 self._delay.widened(now_ns),
             )
-            self._back.push(30, self._reported(pack_block(report, b"")))
+            self._back.push(30, self._reported(pack_block(report, codec)))
 
     def _reported(self, block: bytes) -> Callable[[], None]:
         def take() -> None:
-            report = parse_block(block).report
+            report, codec = parse_block(block)
             assert report is not None
             self._rate.report(report)
+            if codec:
+                self._codec.feedback(codec)
             self.limits.append((self._loop.time(), self._rate.limit_kbps))
+            self.allowed.append((self._loop.time(), self._rate.message_kbps))
 
         return take
 

@@ -69,7 +69,7 @@ class FakeSender:
     def request_intra(self) -> None:
         self.intra = True
 
-    def set_rate(self, kbps: float, fps: float) -> None:
+    def set_rate(self, kbps: float, fps: float, burst: float = 0.0, narrow: bool = False) -> None:
         self.rates.append(kbps * 15 / fps)
 
 

@@ -137,7 +137,7 @@ def test_a_queue_brings_the_rate_down_at_once_and_room_brings_it_back() -> None:
         now[0] += 0.25
         rate.report(report(queue=10, kbps=rate.message_kbps + HEADERS_KBPS))
         rates.append(rate.message_kbps)
-    assert 18 < rates[8] < 24  # slow where the queue was
+    assert 18 < rates[8] < 26  # slow at first where the queue was
     assert rates[-1] > 35
 
 
@@ -153,7 +153,7 @@ def test_a_path_that_has_become_wider_is_tried_at_once() -> None:
             kbps = rate.message_kbps + HEADERS_KBPS
             rate.report(report(queue=10, kbps=kbps)._replace(widened=widened and step == 4))
         found[widened] = rate.limit_kbps
-    assert found[False] < 24
+    assert found[False] < 26
     assert found[True] > 32
 
 

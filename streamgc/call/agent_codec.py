@@ -7,6 +7,7 @@ never touched from two threads.
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -64,9 +65,9 @@ class TurnableSender:
         """See `PictureSender`."""
         self._inner.request_intra()
 
-    def set_rate(self, kbps: float, fps: float) -> None:
+    def set_rate(self, kbps: float, fps: float, burst: float = inf, narrow: bool = False) -> None:
         """See `PictureSender`."""
-        self._inner.set_rate(kbps, fps)
+        self._inner.set_rate(kbps, fps, burst, narrow)
 
 
 class MarkingReceiver:

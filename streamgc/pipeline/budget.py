@@ -11,18 +11,22 @@ STRENGTH_MIN, STRENGTH_MAX = 0.02, 3.0
 """Range of λ in the quantiser (squared latent error per bit)."""
 SLICE_BYTES = 160
 """A key travels in slices of at least so many bytes."""
+SLICE_LEAST = 80
+"""The same on a narrow path, where few bytes may leave at once."""
 START_BYTES = 8000
 """Bytes of the first key in one message: all of it, at 256² four to six packets at once. That is well under the ten
 segments that any TCP connection may begin with (RFC 6928), and the key is at work by the fourth picture. What it costs
 is paid back slowly."""
 PACKET_BYTES = 900
 """Of the first key in each message once it was sent: the rest of a packet is the picture's."""
-SCARCE_FACTOR = 2
-"""Where the network gives less than was asked for, a message of the start is at most so many times a frame's share."""
+START_KEY_SHARE = 0.75
+"""Of the rate for the first key where the path is narrow: until it is there, pictures are made of the coarse one."""
 SAVED_SECONDS = 4.0
 """So much of the rate may be saved up for a key, or spent ahead of time."""
 PAY_BACK_SECONDS = 60.0
 """The start's excess over the rate is paid back over so long."""
+KEY_COST = 700.0
+"""Bytes expected of a key before one has been coded."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +60,20 @@ class Budget:
     def __init__(self, kbps: float, fps: float, shares: Shares | None = None) -> None:
         self.fps = self._usual_fps = fps
         self._fixed = shares
-        self._asked = max(1.0, kbps)
         self.strength = 0.3
         self._spare = 0.0
         self._owed = 0.0
+        self._starting = True
+        self._key_cost = KEY_COST
         self.set_rate(kbps)
 
-    def set_rate(self, kbps: float, fps: float | None = None) -> None:
-        """Payload to aim at from now on, kbit/s, and how many pictures a second there are; None = as many as before."""
+    def set_rate(self, kbps: float, fps: float | None = None, burst: float = math.inf, narrow: bool = False) -> None:
+        """Payload to aim at from now on, kbit/s, and how many pictures a second there are; None = as many as before.
+        The next message may have ``burst`` bytes before it stands in a queue, which counts on a ``narrow`` path;
+        elsewhere a key leaves whole."""
         self.kbps = max(1.0, kbps)
         self.fps = fps or self.fps
+        self._burst, self.narrow = burst, narrow
         self.shares = self._fixed or shares_for(self.kbps * self._usual_fps / self.fps)  # what counts is a frame's part
 
     @property
@@ -76,37 +84,49 @@ class Budget:
     @property
     def code_bytes(self) -> float:
         """What the code of a frame should cost on average."""
-        return max(2.0, self.frame_bytes * (1 - self.shares.key_share) - OVERHEAD)
+        share = START_KEY_SHARE if self.narrow and self._starting else self.shares.key_share
+        return max(2.0, self.frame_bytes * (1 - share) - OVERHEAD)
 
     @property
-    def spare(self) -> float:
-        """Bytes saved up for keys and rooms."""
-        return self._spare
-
-    @property
-    def scarce(self) -> bool:
-        """Whether the network gives less than was asked for."""
-        return self.kbps < self._asked
+    def affords_key(self) -> bool:
+        """Whether enough is saved up for another key."""
+        return self._spare >= 0.8 * self._key_cost
 
     def start_bytes(self, again: bool = False) -> int:
         """Bytes of long objects in one frame while the receiver has no key: all that there is, once; `again`, when
         some of it was lost, a packet at a time."""
-        if self.scarce:
-            return int(max(SLICE_BYTES, min(START_BYTES, SCARCE_FACTOR * self.kbps * 125 / self.fps)))
-        return PACKET_BYTES if again else START_BYTES
+        return PACKET_BYTES if again or self.narrow else START_BYTES
+
+    def object_bytes(self, code: int) -> int:
+        """Bytes of long objects beside a frame's code of so many once the call runs."""
+        return max(0, int(self._spare + self.frame_bytes) - code) if self._spare > -self._key_cost else 0
+
+    def burst_bytes(self, code: int, again: bool = False) -> float:
+        """Of long objects, once so many bytes are beside a frame's code no other slice begins: on a narrow path, and
+        when the first key is sent `again`."""
+        return self._burst - OVERHEAD - code if self.narrow or again else math.inf
 
     @property
     def slice_bytes(self) -> int:
-        """Size of a key's slices once the call runs: larger ones where the rate allows, so that keys arrive fresh."""
+        """Size of a key's slices once the call runs: larger ones where the rate allows, so that keys arrive fresh;
+        smaller ones where little may leave at once."""
+        if self.narrow:
+            return int(max(SLICE_LEAST, self.frame_bytes))
         return int(max(SLICE_BYTES, 3 * self.frame_bytes))
 
     def spent(self, message: int, start: bool) -> None:
         """A message of so many bytes went out; what the start costs is paid back slowly."""
+        self._starting = start
         if start:
-            self._owed += max(0.0, message - self.frame_bytes)
+            if not self.narrow:  # there the start keeps to the rate
+                self._owed += max(0.0, message - self.frame_bytes)
             return
         limit = self.kbps * 125 * SAVED_SECONDS
         self._spare = max(-limit, min(limit, self._spare + self.frame_bytes - message))
+
+    def key_made(self, size: int) -> None:
+        """A key that follows another has so many bytes."""
+        self._key_cost = 0.7 * self._key_cost + 0.3 * size
 
     def coded(self, code: int) -> None:
         """Steer λ by what a frame's code cost, in bytes."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import NamedTuple
 
 from streamgc.codec.sections import Held, Part, PartKind
 
 PATIENCE = 5
 """Frames after which a slice that is not confirmed is sent again (one round trip at 15 fps and 130 ms is 2–3)."""
+PATIENCE_NARROW = 12
+"""The same on a narrow path: an object is spread over more frames than there are reports of what is held (one in four),
+and a queue may stand."""
 KEY_NUMBERS = 8
 OBJECT_NUMBERS = 16
 LARGEST_OBJECT = 1 << 16
@@ -68,20 +72,22 @@ class ObjectSender:
             if at is None
         )
 
-    def take(self, budget: int, frame: int, scarce: bool = False) -> list[Part]:
-        """Slices for this frame's message, at most ``budget`` bytes; a coarse key every time until confirmed, on a
-        ``scarce`` path only as often as everything else."""
+    def take(self, budget: int, frame: int, narrow: bool = False, burst: float = inf) -> list[Part]:
+        """Slices for this frame's message, at most ``budget`` bytes, none begun after ``burst``; a coarse key every
+        time until confirmed, on a ``narrow`` path only as often as everything else."""
         parts: list[Part] = []
+        patience = PATIENCE_NARROW if narrow else PATIENCE
         for o in self._objects:
             whole = o.kind is PartKind.COARSE_KEY
             for index, data in enumerate(o.slices):
                 at = o.sent_at[index]
-                due = (whole and not scarce) or at is None or frame - at >= PATIENCE
-                if index in o.confirmed or not due or (len(data) > budget and not whole):
+                due = (whole and not narrow) or at is None or frame - at >= patience
+                if index in o.confirmed or not due or ((len(data) > budget or burst <= 0) and not whole):
                     continue
                 parts.append(Part(o.kind, o.number, index, len(o.slices), data))
                 o.sent_at[index] = frame
                 budget -= len(data)
+                burst -= len(data)
         return parts
 
     def confirm(self, held: tuple[Held, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -33,8 +34,6 @@ Picture = NDArray[np.uint8]
 NEW_KEY_RATIO, NEW_KEY_OFFSET = 1.25, 0.3
 """A new key is worth its bytes when the key's mean error against the kept picture has grown by this factor and so many
 grey levels since the key was made: the error of its coding is no reason for another."""
-KEY_COST = 700.0
-"""Bytes expected of a key before one has been coded."""
 LABELS_CHANGED = 0.08
 """Share of cells with another label above which the map is sent again."""
 CROP_REPEAT = 15
@@ -95,7 +94,6 @@ class Sender:
         self._crop: tuple[int, int, int] | None = None
         self._crop_age = 0
         self._number = -1
-        self._key_cost = KEY_COST
         self._key_errors: dict[int, float] = {}
         self._lock = threading.Lock()
         self._restart = False
@@ -127,10 +125,11 @@ class Sender:
         with self._lock:
             self._restart = True
 
-    def set_rate(self, kbps: float, fps: float | None = None) -> None:
-        """Payload to aim at, kbit/s, and how many pictures a second come; None = as many as before."""
+    def set_rate(self, kbps: float, fps: float | None = None, burst: float = math.inf, narrow: bool = False) -> None:
+        """Payload to aim at, kbit/s, and how many pictures a second come; None = as many as before. On a ``narrow``
+        path the next message begins no slice of a long object once it has ``burst`` bytes."""
         with self._lock:
-            self._budget.set_rate(kbps, fps)
+            self._budget.set_rate(kbps, fps, burst, narrow)
 
     def set_background(self, background: Background) -> None:
         """Switch the mode; a stricter one drops every reference, so that nothing of the room lives on in one."""
@@ -156,8 +155,10 @@ class Sender:
         code, reference, age = self._quantise(view, kept, key, number)
         with self._spans("code"):
             payload = encode_code(code, reference, age, self._tables)
-            budget = self._object_budget(len(payload), starting)
-            parts = tuple(self._objects.take(budget, number, self._budget.scarce))
+            again = not self._objects.unsent(PartKind.KEY)
+            budget = self._budget.start_bytes(again) if starting else self._budget.object_bytes(len(payload))
+            allowed = self._budget.burst_bytes(len(payload), again=starting and again)
+            parts = tuple(self._objects.take(budget, number, self._budget.narrow, allowed))
             message = self._message(view, number, age, key, payload, code.channels, parts)
             data = message.pack()
         self._history.put(number, code, key.number)
@@ -189,9 +190,9 @@ class Sender:
         under_way = self._objects.pending(PartKind.KEY) or self._objects.pending(PartKind.COARSE_KEY)
         if not self._keys.started:
             self._begin_chain(view, kept)
-        elif not under_way and self._budget.spare >= 0.8 * self._key_cost and self._aged(view, kept, key):
+        elif not under_way and self._budget.affords_key and self._aged(view, kept, key):
             number, data = self._keys.make(kept)
-            self._key_cost = 0.7 * self._key_cost + 0.3 * len(data)
+            self._budget.key_made(len(data))
             self._send_key(view, kept, number, data, self._budget.slice_bytes)
         return key
 
@@ -240,15 +241,6 @@ class Sender:
             reference, age = (found[0].code, found[1]) if found else (None, 0)
             chosen = quantise(latent[:channels], view.keep, reference, age, self._tables, self._budget.strength)
         return chosen.code, reference, age
-
-    def _object_budget(self, code_bytes: int, starting: bool) -> int:
-        if starting:
-            return self._budget.start_bytes(again=not self._objects.unsent(PartKind.KEY))
-        return (
-            max(0, int(self._budget.spare + self._budget.frame_bytes) - code_bytes)
-            if self._budget.spare > -self._key_cost
-            else 0
-        )
 
     def _message(
         self, view: View, number: int, age: int, key: Key, payload: bytes, channels: int, parts: tuple[Part, ...]

@@ -9,13 +9,18 @@ _RUNS_KEPT = 0.95
 _RUN_MAX = 16
 """What is longer is an outage, and says nothing of the next run."""
 
-WIDENED_MS = 16.0
-"""So much quicker than any before, of at most its size, came a packet over a path that has become wider. Jitter of a
-few ms does not get there; 100 bytes take 27 ms less at 100 kbit/s than at 23."""
+WIDENED_MS = 12.0
+"""So much quicker than any `_GROUP` packets before, of at most their size, came as many over a path that has become
+wider. The jitter of a group's median, a few ms, does not get there; 100 bytes take 27 ms less at 100 kbit/s than at
+23."""
+
+_GROUP = 9
+"""Packets in a row whose median transit and mean size are compared. One alone is hardly ever quicker than the smallest
+and luckiest of ten seconds."""
 
 _WIDENED_FOR_NS = 1_000_000_000
 _FEWEST = 20
-"""Packets that must have been seen before one can be quicker than all of them."""
+"""Groups of at most its size that must have been seen before one can be quicker than all of them."""
 
 DELAY_WINDOW_NS = 10_000_000_000
 _SMOOTHING = 0.25
@@ -70,11 +75,11 @@ class DelayMeter:
 
     def __init__(self) -> None:
         self._minima: deque[tuple[int, float]] = deque()  # arrival, transit; transits rise
-        self._recent: deque[tuple[int, int, float]] = deque()  # arrival, size, transit of all
+        self._last: deque[tuple[int, float]] = deque(maxlen=_GROUP)  # size and transit
+        self._groups: deque[tuple[int, float, float]] = deque()  # arrival, mean size, median transit
         self._queue_ms: float | None = None
         self.jitter_ms = 0.0  # smoothed deviation of the transit from one packet to the next
         self._last_ms: float | None = None
-        self._usual_ms = 0.0  # transit, smoothed
         self._widened_ns: int | None = None
 
     def add(self, sent_ms: float, arrived_ns: int, size: int = 0) -> None:
@@ -94,20 +99,23 @@ class DelayMeter:
         self._last_ms = transit
 
     def widened(self, now_ns: int) -> bool:
-        """Whether the path became wider within the last second: a packet came quicker than any of its size or less
+        """Whether the path became wider within the last second: packets came quicker than any of their size or less
         did."""
         return self._widened_ns is not None and now_ns - self._widened_ns < _WIDENED_FOR_NS
 
     def _compare(self, transit: float, arrived_ns: int, size: int) -> None:
-        while self._recent and arrived_ns - self._recent[0][0] > DELAY_WINDOW_NS:
-            self._recent.popleft()
-        if transit < self._usual_ms - WIDENED_MS and len(self._recent) >= _FEWEST:
-            alike = [before for _, other, before in self._recent if other <= size]
-            if alike and transit < min(alike) - WIDENED_MS:
-                self._widened_ns = arrived_ns
-                self._recent.clear()
-        self._usual_ms += max(1 / 32, 1 / (1 + len(self._recent))) * (transit - self._usual_ms)
-        self._recent.append((arrived_ns, size, transit))
+        self._last.append((size, transit))
+        if len(self._last) < _GROUP:
+            return
+        while self._groups and arrived_ns - self._groups[0][0] > DELAY_WINDOW_NS:
+            self._groups.popleft()
+        mean = sum(size for size, _ in self._last) / _GROUP
+        median = sorted(transit for _, transit in self._last)[_GROUP // 2]
+        alike = [before for _, other, before in self._groups if other <= mean]
+        if len(alike) >= _FEWEST and median < min(alike) - WIDENED_MS:
+            self._widened_ns = arrived_ns
+            self._groups.clear()
+        self._groups.append((arrived_ns, mean, median))
 
     @property
     def queue_ms(self) -> int:

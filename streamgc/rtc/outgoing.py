@@ -23,7 +23,7 @@ from streamgc.errors import BitstreamError
 from streamgc.profiling.spans import REPORT_IN, Spans
 from streamgc.rtc.feedback import Report
 from streamgc.rtc.hook import CLOCK_RATE, Outgoing
-from streamgc.rtc.payload import REPEATS_MAX, packetise
+from streamgc.rtc.payload import REPEATS_MAX, WIRE_OVERHEAD, packetise
 from streamgc.rtc.pictures import Captured, Encoded, NewestSlot, Picture, PictureSender
 from streamgc.rtc.rate import RateControl
 from streamgc.rtc.repair import echo_waits
@@ -71,6 +71,8 @@ class _Orders:
     intra: bool = False
     kbps: float = 0.0
     fps: float = 0.0
+    burst: float = 0.0
+    narrow: bool = False
 
 
 class _Echo(NamedTuple):
@@ -224,6 +226,7 @@ class OutgoingVideo(MediaStreamTrack):
         repeats it."""
         orders, self._orders = self._orders, _Orders()
         orders.kbps, orders.fps = self._rate.message_kbps, self._rate.fps
+        orders.burst, orders.narrow = self._rate.burst_bytes, self._rate.narrow
         number = self._number
         try:
             encoded = await self._worker.run(lambda: self._encode(captured, number, orders))
@@ -258,7 +261,9 @@ class OutgoingVideo(MediaStreamTrack):
 
     def _outgoing(self, payloads: list[bytes], captured: Captured) -> Outgoing:
         self.counts.packets += len(payloads)
-        self.counts.payload_bytes += sum(map(len, payloads))
+        payload_bytes = sum(map(len, payloads))
+        self.counts.payload_bytes += payload_bytes
+        self._rate.left(payload_bytes + len(payloads) * WIRE_OVERHEAD)
         timestamp = captured.captured_ns * CLOCK_RATE // 1_000_000_000 & 0xFFFFFFFF
         self.stamped = (timestamp, captured.captured_ns)
         return Outgoing(payloads, timestamp)
@@ -272,7 +277,7 @@ class OutgoingVideo(MediaStreamTrack):
                 _log.info("feedback ignored: %s", error)
         if orders.intra:
             self._codec.request_intra()
-        self._codec.set_rate(orders.kbps, orders.fps)
+        self._codec.set_rate(orders.kbps, orders.fps, orders.burst, orders.narrow)
         self._spans.add("capture", captured.begun_ns or captured.captured_ns, captured.captured_ns, number)
         self._spans.add("wait", captured.captured_ns, time.monotonic_ns(), number)
         with self._spans.frame(number):

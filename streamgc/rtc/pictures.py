@@ -6,6 +6,7 @@ knowing them.
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -78,8 +79,10 @@ class PictureSender(Protocol):
         """The far side has nothing to show: make the next message decodable by itself."""
         ...
 
-    def set_rate(self, kbps: float, fps: float) -> None:
-        """Message bytes a second that may be spent, in kbit/s, and how many pictures a second there will be."""
+    def set_rate(self, kbps: float, fps: float, burst: float = inf, narrow: bool = False) -> None:
+        """Message bytes a second that may be spent, in kbit/s, and how many pictures a second there will be; how many
+        bytes the next message may have before it stands in a queue; whether the path is known to be narrow, so that
+        this is to be heeded."""
         ...
 
 

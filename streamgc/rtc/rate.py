@@ -9,9 +9,13 @@ around there, and fast again once that proves to be past.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable
+from copy import copy
 from typing import NamedTuple
 
+from streamgc.rtc.credit import Credit
+from streamgc.rtc.estimate import DELAY_WINDOW_NS, LOSS_WINDOW_NS
 from streamgc.rtc.feedback import Report
 from streamgc.rtc.payload import HEADER, WIRE_OVERHEAD
 from streamgc.rtc.repair import Repair
@@ -43,8 +47,19 @@ UP, CLIMB, CLIMB_LEAST = 1.08, 0.02, 0.006
 """Of the limit with each report that sees room: well below the last congestion; around it, the steps halved each time
 the congestion comes back at about the same rate."""
 
+_BOLDER, _BOLD_MOST = 1.1, 40
+"""The steps grow by this much with each report in a row that sees no queue, up to so many: a path that became wider is
+found in seconds even where nothing else shows it."""
+
 _NEAR, _PAST = 0.9, 1.25
 """Of the rate at the last congestion: where fast growth ends, and where it begins again."""
+
+_BLAMED_S = LOSS_WINDOW_NS / 1e9 + 0.5
+"""What is reported lost for so long after a congestion was dropped by the queue: the window of a report, and what stood
+in the queue."""
+
+_UNNOTICED = 5
+"""Reports in which a queue may drop packets before it counts as a congestion."""
 
 _PAUSE_S = 0.6
 _HEADROOM, _HEADROOM_KBPS = 1.6, 15.0
@@ -52,6 +67,9 @@ _HEADROOM, _HEADROOM_KBPS = 1.6, 15.0
 
 _TRIED = 1.2
 """The same beyond the last congestion: what is not used does not show that there is room."""
+
+_LOSSY = 0.01
+"""Share of packets lost above which a path without a queue is one that loses."""
 
 _COARSE_BYTES = 100
 _FEEDBACK_KBPS = 1.0
@@ -116,11 +134,17 @@ class RateControl:
         self._remb = float("inf")
         self._loss = 0.0
         self._repair = Repair()
+        self._repairs: deque[Repair] = deque(maxlen=_UNNOTICED)  # as it was before the last reports
+        self._credit = Credit(clock)
         self._spent = 0.0  # bytes of a message, smoothed
         self._cut_at = -_PAUSE_S
         self._congested = False
+        self.narrow = False  # whether there ever was a congestion
+        self._congested_at = float("-inf")
         self._jammed_at = float("inf")  # what arrived at the last congestion
         self._climb = CLIMB
+        self._queue_ms = 0  # of the last report
+        self._calm = 0  # reports in a row without a queue around the last congestion
         self._draining = False  # packets come quicker after a cut, too
         self._carried = 0.0  # kbit/s that arrived, smoothed over some reports
         self._sound = 0  # place in SOUND_PLANS
@@ -193,9 +217,23 @@ class RateControl:
         headers = fps * _PACKET_KBPS * (1 + echoes)
         return max(FLOOR_KBPS, min(self.ceiling_kbps, (self.picture_kbps - headers) / bodies))
 
+    @property
+    def burst_bytes(self) -> float:
+        """What the next message may have, so that its packet and those before it stand in no queue; may be below 0.
+
+        Without bound where packets are lost although there never was a queue: what is missing is mended at once.
+        """
+        if self._repair.feared > _LOSSY and self._jammed_at == float("inf"):
+            return float("inf")
+        return self._credit.left(self.picture_kbps) - WIRE_OVERHEAD - HEADER - self.depth * self._spent
+
     def spent(self, message_bytes: int) -> None:
         """Note the size of a message that was sent."""
         self._spent += 0.1 * (message_bytes - self._spent)
+
+    def left(self, wire_bytes: int) -> None:
+        """Note what packets of pictures that leave now take on the wire."""
+        self._credit.spend(wire_bytes, self.picture_kbps)
 
     def report(self, report: Report) -> None:
         """Take a report; raises nothing whatever it says."""
@@ -203,16 +241,30 @@ class RateControl:
         self._loss += weight * (report.loss - self._loss)
         paused = self._clock() - self._cut_at < _PAUSE_S
         self._congested = report.queue_ms > QUEUE_HIGH_MS
-        self._repair.report(report, self._congested)
+        self._fear(report)
         if report.widened and not self._draining:
             self._jammed_at, self._climb = float("inf"), CLIMB
-        self._draining = self._draining and (report.widened or report.queue_ms >= CALM_MS)
+        lately = self._clock() - self._cut_at < DELAY_WINDOW_NS / 1e9
+        self._draining = self._draining and lately and (report.widened or report.queue_ms >= CALM_MS)
         if self._congested and not paused:
             self._cut(report)
         elif report.queue_ms < (CALM_MS if self._near() else QUEUE_LOW_MS) and not paused:
             self._grow(report)
+        if report.queue_ms >= CALM_MS:
+            self._calm = 0
+        self._queue_ms = report.queue_ms
         self._carried += 0.2 * (report.received_kbps - self._carried)
         self._sound = self._choose_sound()
+
+    def _fear(self, report: Report) -> None:
+        """What a queue dropped, before it was noticed and after, calls for no copies."""
+        if self._congested:
+            self._congested_at = self._clock()
+            self._repair = self._repairs[0] if self._repairs else self._repair
+        blamed = self._clock() - self._congested_at < _BLAMED_S
+        if not blamed:
+            self._repairs.append(copy(self._repair))
+        self._repair.report(report, blamed)
 
     def receiver_limit(self, kbps: float) -> None:
         """Take a REMB, from a receiver that sends no reports."""
@@ -224,11 +276,14 @@ class RateControl:
 
     def _cut(self, report: Report) -> None:
         self._cut_at = self._clock()
+        self.narrow = True
         arrived = min(self._limit, max(report.received_kbps, LEAST_KBPS))
         same = 0.8 * self._jammed_at < arrived < 1.2 * self._jammed_at
         self._climb = max(CLIMB_LEAST, self._climb / 2) if same else CLIMB
-        if not self._draining or arrived > self._jammed_at:  # while it drains, less arrives because less is sent
+        if not self._draining or arrived > self._jammed_at:
             self._jammed_at = arrived
+        elif report.queue_ms >= self._queue_ms:  # what arrives of a queue that grows is what the path takes
+            self._jammed_at = max(report.received_kbps, LEAST_KBPS)
         self._draining = True
         cut = arrived * (DOWN_DEEP if report.queue_ms > DEEP_MS else DOWN)
         self._limit = max(cut, CUT_MOST * min(self._limit, self._carried), LEAST_KBPS)
@@ -236,13 +291,14 @@ class RateControl:
     def _grow(self, report: Report) -> None:
         if self._limit > _PAST * self._jammed_at:
             self._jammed_at = float("inf")
-        step = UP if self._limit < _NEAR * self._jammed_at else 1 + self._climb
+        self._calm = min(self._calm + 1, _BOLD_MOST) if self._near() else 0
+        step = UP if self._limit < _NEAR * self._jammed_at else 1 + self._climb * _BOLDER**self._calm
         carried = report.received_kbps / (1 - min(report.loss, 0.6))  # loss without a queue is not congestion
         if self._jammed_at < float("inf"):
             most = max(self._limit, min(self._jammed_at, START_KBPS), _TRIED * carried)
         else:
             most = max(START_KBPS, _HEADROOM * carried + _HEADROOM_KBPS)
-        self._limit = max(min(self._limit, most), min(self._limit * step, most))
+        self._limit = max(min(self._limit, most), min(self._limit * min(step, UP), most))
 
     def _choose_sound(self) -> int:
         """The best sound that takes no more than its share; a step up needs a tenth of room to spare."""
