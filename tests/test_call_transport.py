@@ -8,7 +8,7 @@ import pytest
 
 from streamgc.call.demo_peer import Ended, PlainShown, SentFrame, ShownFrame, SpanRecord, Tick
 from streamgc.call.report import Log
-from streamgc.call.transport import NETWORKS, Run, TransportOptions, displayed, evaluate, load_runs, measured
+from streamgc.call.transport import NETWORKS, RECOVERED, Run, TransportOptions, displayed, evaluate, load_runs, measured
 from streamgc.call.transport_report import rows, table, write_results
 from streamgc.errors import InputError
 
@@ -64,7 +64,7 @@ def test_pictures_of_conventional_codecs_are_matched_by_their_capture() -> None:
     assert displayed(sender, receiver) == [(1000 * MS, 1150 * MS)]
 
 
-def test_a_call_is_well_when_nearly_all_that_follow_are_in_time_and_when_the_old_rate_is_back() -> None:
+def test_a_call_is_well_when_nearly_all_that_follow_are_in_time_and_when_the_old_rate_is_back(tmp_path: Path) -> None:
     sender, receiver = call(seconds=30)
     slow = {*range(100, 115), 190}
     receiver.shown = [
@@ -72,18 +72,25 @@ def test_a_call_is_well_when_nearly_all_that_follow_are_in_time_and_when_the_old
         for shown in receiver.shown
     ]
     sender.ticks = [
-        Tick(second * 1000 * MS, 14.0 if second < 10 or second >= 24 else 5.0, 0, 0, {}) for second in range(30)
+        Tick(second * 1000 * MS, 14.0 if well or second >= 24 else 5.0, 0, 0, {}, 24.0 if well or second > 22 else 9.0)
+        for second, well in ((second, second < 10) for second in range(30))
     ]
     step = next(network for network in NETWORKS if network.step)
     run = measured("sgc", step, 1, sender, receiver)
     assert run.down_s == pytest.approx(1.2)  # of the 88 pictures from there on 4 are slow
     assert run.slow_until_s == pytest.approx(9)
     assert run.up_s == pytest.approx(4)
-    assert "down 1.2 s, last slow picture 9.0 s, up 4.0 s" in table(rows([run]))
+    assert run.allowed_s == pytest.approx(3)
+    (row,) = rows([run])
+    assert [row[name] for name in RECOVERED] == [1.2, 9.0, 4.0, 3.0]
+    assert "down 1.2 s, last slow picture 9.0 s, up 4.0 s, allowed 3.0 s" in table([row])
     receiver.shown = [shown for shown in receiver.shown if not 100 <= (shown.number or 0) < 200]
     never = measured("sgc", step, 1, sender, receiver)
     assert never.down_s is None
     assert "down –" in table(rows([run, never]))
+    write_results([run, never], tmp_path / "step.json")
+    assert load_runs(tmp_path / "step.json") == [run, never]
+    assert "up 4.0 s, allowed 3.0 s" in (tmp_path / "step.md").read_text()
 
 
 def test_a_late_picture_is_put_down_to_what_made_it_late() -> None:

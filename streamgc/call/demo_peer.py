@@ -70,6 +70,7 @@ class Tick(msgspec.Struct, tag="tick", frozen=True):
     payload_kbps: float
     received_kbps: float
     cpu_s: dict[str, float]
+    target_kbps: float = 0.0  # what frame messages may have
 
 
 class PlainShown(msgspec.Struct, tag="plain", frozen=True):
@@ -264,6 +265,7 @@ class Peer:
                 sent.kbps_payload,
                 statistics.received.kbps_onwire,
                 cpu_by_thread(),
+                sent.target_kbps,
             )
         )
         self._threads.update(thread_names())

@@ -10,10 +10,10 @@ import bisect
 import itertools
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -40,6 +40,9 @@ _WELL = 0.95
 _MATCH_NS = 8_000_000
 _DELAY_MS, _JITTER_MS = 40.0, 5.0
 _UNDER_WAY_MS = _DELAY_MS + 4 * _JITTER_MS
+RECOVERED = {"down_s": "down", "slow_until_s": "last slow picture", "up_s": "up", "allowed_s": "allowed"}
+"""How long after a change of the rate a run is well again: fields of `Run`, and what they are called."""
+
 _STEP_KBPS, _STEP_RATES = 24.0, (100, 20, 100)
 
 
@@ -122,7 +125,8 @@ class Run:
     kbps_onwire: float
     down_s: float | None = None  # after the step down, until 95 % of all that follow are within 250 ms
     slow_until_s: float | None = None  # after the step down, until the last that is not
-    up_s: float | None = None  # after the step up, until nine tenths of the rate before are back
+    up_s: float | None = None  # after the step up, until nine tenths of the rate before are sent in a second
+    allowed_s: float | None = None  # after the step up, until our messages may have nine tenths of the call's ceiling
     missed_unsent: float = 0.0  # of what was not displayed within 150 ms: never sent,
     missed_lost: float = 0.0  # sent and never displayed,
     missed_network: float = 0.0  # under way for more than the network's delay and jitter explain,
@@ -157,10 +161,12 @@ async def _evaluate(options: TransportOptions, path: Path, say: Callable[[str], 
             run = await _call(options, clip, codec, network, seed)
         runs[run.codec, run.network, run.seed] = run
         write_bytes(path, msgspec.json.encode({"runs": [asdict(one) for one in runs.values()]}))
+        step = f" {recovered(run)}" if network.step else ""
         say(
             f"{network.name} {codec} seed {seed}: {run.shown_within_150ms:.1%} within 150 ms, "
             f"{run.fps_shown:.1f} fps, {run.kbps_onwire:.1f} kbit/s; missed: {run.missed_unsent:.1%} unsent, "
-            f"{run.missed_lost:.1%} lost, {run.missed_network:.1%} network, {run.missed_machine:.1%} machine {run.note}"
+            f"{run.missed_lost:.1%} lost, {run.missed_network:.1%} network, {run.missed_machine:.1%} machine"
+            f"{step} {run.note}"
         )
 
     async with asyncio.TaskGroup() as group:
@@ -220,7 +226,8 @@ def measured(codec: str, network: Network, seed: int, sender: Log, receiver: Log
     times = sorted([start, *(at for at in shown.values() if at <= end), end])
     spread = percentiles(latencies)
     missed = causes(sender, receiver, shown, start, end)
-    recovered = recovery(sender, shown, whole) if network.step else Recovery(None, None, None)
+    ceiling = network.kbps if codec == OURS else float("inf")
+    well = recovery(sender, shown, whole, ceiling) if network.step else Recovery(None, None, None, None)
     return Run(
         codec,
         network.name,
@@ -237,9 +244,10 @@ def measured(codec: str, network: Network, seed: int, sender: Log, receiver: Log
         freeze_longest_s=round(max(after - before for before, after in itertools.pairwise(times)) / 1e9, 3),
         fps_shown=round(len(shown) / seconds, 2),
         kbps_onwire=round(_mean(tick.sent_kbps for tick in sender.ticks if start <= tick.at_ns < end), 2),
-        down_s=recovered.down_s,
-        slow_until_s=recovered.slow_until_s,
-        up_s=recovered.up_s,
+        down_s=well.down_s,
+        slow_until_s=well.slow_until_s,
+        up_s=well.up_s,
+        allowed_s=well.allowed_s,
         missed_unsent=round((frames - len(captured)) / frames, 4),
         missed_lost=round(missed["lost"] / frames, 4),
         missed_network=round(missed["network"] / frames, 4),
@@ -289,10 +297,22 @@ class Recovery(NamedTuple):
     down_s: float | None
     slow_until_s: float | None
     up_s: float | None
+    allowed_s: float | None
 
 
-def recovery(sender: Log, shown: dict[int, int], seconds: float) -> Recovery:
-    """Of a call whose network narrows for its middle third. What was never displayed counts as slow."""
+def recovered(values: "Run | Mapping[str, Any]") -> str:
+    """In words how a run, or a row of them, recovered."""
+    found = values if isinstance(values, Mapping) else asdict(values)
+    said = [f"{words} {'–' if found[name] is None else f'{found[name]} s'}" for name, words in RECOVERED.items()]
+    return f"({', '.join(said)})"
+
+
+def recovery(sender: Log, shown: dict[int, int], seconds: float, kbps: float) -> Recovery:
+    """Of a call of at most so many kbit/s of messages whose network narrows for its middle third.
+
+    What was never displayed counts as slow. What is sent depends on the picture too, and on when a key
+    is renewed; what messages may have does not.
+    """
     assert sender.ended is not None
     narrow = sender.ended.connected_ns + round(seconds / 3 * 1e9)
     wide = sender.ended.connected_ns + round(seconds * 2 / 3 * 1e9)
@@ -305,11 +325,14 @@ def recovery(sender: Log, shown: dict[int, int], seconds: float) -> Recovery:
         if slow <= (1 - _WELL) * count:
             down_ns = first
     before = _mean(tick.sent_kbps for tick in sender.ticks if narrow - 5_000_000_000 <= tick.at_ns < narrow)
-    back = [tick.at_ns for tick in sender.ticks if tick.at_ns > wide and tick.sent_kbps >= 0.9 * before]
+    later = [tick for tick in sender.ticks if tick.at_ns > wide]
+    back = [tick.at_ns for tick in later if tick.sent_kbps >= 0.9 * before]
+    allowed = [tick.at_ns for tick in later if tick.target_kbps >= 0.9 * kbps]
     return Recovery(
         None if down_ns is None else round((down_ns - narrow) / 1e9, 1),
         round((slow_until - narrow) / 1e9, 1),
         round((min(back) - wide) / 1e9, 1) if back else None,
+        round((min(allowed) - wide) / 1e9, 1) if allowed else None,
     )
 
 

@@ -10,14 +10,13 @@ from typing import Any
 import msgspec
 
 from streamgc.call.sinks import appearing, write_bytes
-from streamgc.call.transport import Run
+from streamgc.call.transport import RECOVERED, Run, recovered
 from streamgc.errors import InputError
 
 _T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 """Student's t for a two-sided 95 % interval, by degrees of freedom from 1."""
 
 _MISSED = ("missed_unsent", "missed_lost", "missed_network", "missed_machine")
-_RECOVERY = ("down", "slow_until", "up")
 
 _COLUMNS = (
     ("network", "network"),
@@ -61,9 +60,9 @@ def _row(group: Sequence[Run]) -> dict[str, Any]:
     for name in ("latency_p50_ms", "latency_p95_ms"):
         known = [value for run in group if (value := getattr(run, name)) is not None]
         row[name] = round(statistics.mean(known), 1) if known else None
-    for name in _RECOVERY:
-        found = [getattr(run, f"{name}_s") for run in group]
-        row[f"{name}_s"] = None if None in found else max(found)
+    for name in RECOVERED:
+        found = [getattr(run, name) for run in group]
+        row[name] = None if None in found else max(found)
     row["freeze_longest_s"] = max(run.freeze_longest_s for run in group)
     row["note"] = "; ".join(sorted({run.note for run in group if run.note}))
     return row
@@ -89,8 +88,7 @@ def table(found: Sequence[dict[str, Any]]) -> str:
                 cells.append("–" if value is None else f"{value:g}" if isinstance(value, float) else str(value))
         cells.append(" ".join(f"{row[name]:.1%}" for name in _MISSED))
         if row["network"] == "step":
-            down, slow, up = ("–" if row[f"{name}_s"] is None else f"{row[f'{name}_s']} s" for name in _RECOVERY)
-            cells[0] += f" (down {down}, last slow picture {slow}, up {up})"
+            cells[0] += f" {recovered(row)}"
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
