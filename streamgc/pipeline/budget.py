@@ -62,7 +62,7 @@ class Budget:
         self._fixed = shares
         self.strength = 0.3
         self._spare = 0.0
-        self._owed = 0.0
+        self._owed = self._unpaid = 0.0
         self._starting = True
         self._key_cost = KEY_COST
         self.set_rate(kbps)
@@ -119,8 +119,13 @@ class Budget:
         self._starting = start
         if start:
             if not self.narrow:  # there the start keeps to the rate
-                self._owed += max(0.0, message - self.frame_bytes)
+                excess = max(0.0, message - self.frame_bytes)
+                self._owed += excess
+                self._unpaid += excess
             return
+        self._unpaid -= self.kbps * 125 / self.fps - self.frame_bytes
+        if self._unpaid <= 0:
+            self._owed = self._unpaid = 0.0
         limit = self.kbps * 125 * SAVED_SECONDS
         self._spare = max(-limit, min(limit, self._spare + self.frame_bytes - message))
 
