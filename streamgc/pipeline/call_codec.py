@@ -167,7 +167,7 @@ class LoadedModels:
             return self._yolo
         return Segmenter(_Late(self, SEGMENTER), (self.format.height, self.format.width))
 
-    def eyes(self, preserve: str, framing: bool, spans: Spans, fps: float = 15.0) -> SceneEyes:
+    def eyes(self, preserve: str, framing: bool, spans: Spans, fps: float | None = 15.0) -> SceneEyes:
         return SceneEyes(self.segment(), self.format, preserve, framing, spans, fps)
 
 
@@ -212,10 +212,11 @@ class CallCodec:
     def sender(self, spans: Spans, eyes: Eyes | None = None, *, live: bool = True) -> Sender:
         """A sender in its first state; ``eyes`` replaces the shipped segmenter's.
 
-        With ``live`` false nothing is done on other threads: the same pictures make the same messages.
+        With ``live`` false nothing is done on other threads, and nothing depends on the time that it takes: the same
+        pictures make the same messages.
         """
         settings = self.settings
-        looking = eyes or self.models.eyes(settings.preserve, settings.framing, spans, settings.fps)
+        looking = eyes or self.models.eyes(settings.preserve, settings.framing, spans, settings.fps if live else None)
         beside = self._beside if live else None
         return Sender(self.settings, looking, self.models.encoder(), self.models.tables, spans, executor=beside)
 

@@ -20,7 +20,8 @@ CROP_PLACE, CROP_SIZE = 2048, 1024
 class SceneEyes:
     """Looks with a segmenter; follows the kept people when framing is on.
 
-    A segmenter that is slow for ``fps`` pictures a second runs on every n-th, and its mask is carried between.
+    A segmenter that is slow for ``fps`` pictures a second runs on every n-th, and its mask is carried between. Where
+    nobody waits, ``fps`` is None and every picture is segmented, so that what is seen does not depend on the load.
     """
 
     def __init__(
@@ -30,10 +31,10 @@ class SceneEyes:
         preserve: str,
         framing: bool,
         spans: Spans | None = None,
-        fps: float = 15.0,
+        fps: float | None = 15.0,
     ) -> None:
         """``preserve``: all, main, id:N or class names. Raises InputError."""
-        self._pace = Pace(fps)
+        self._pace = None if fps is None else Pace(fps)
         self._spans = Spans(enabled=False) if spans is None else spans
         self._framing = framing
         settings = SceneSettings(
@@ -58,7 +59,7 @@ class SceneEyes:
         seen = self._observer.observe(picture)
         self._record(started, self._spans.clock(), seen.statistics)
         self.statistics = seen.statistics
-        if not seen.statistics.carried:
+        if self._pace is not None and not seen.statistics.carried:
             self._observer.set_every(self._pace.took(seen.statistics.segment_ms))
         crop = _units(seen.crop, picture.shape[1], picture.shape[0]) if self._framing else None
         kept = seen.kept
