@@ -38,20 +38,29 @@ MORE_COMMANDS = {
 """Modules whose commands join a group. They import torch."""
 
 
+SINGLE_COMMANDS = {
+    "profile": "streamgc.call.profile_command",
+    "compress": "streamgc.pipeline.still_commands",
+    "decompress": "streamgc.pipeline.still_commands",
+}
+"""Commands outside of groups that are functions of these names in modules of their own."""
+
+
 def mount(app: typer.Typer, words: Sequence[str]) -> None:
-    """Add the groups to the command line; ``words`` are the user's: modules that are not asked for are not imported.
+    """Add the groups and single commands to the command line; ``words`` are the user's: what is not asked for is not
+    imported, since a call is to begin soon.
 
     Raises InputError when a group is asked for whose packages are not installed.
     """
-    from streamgc.call import profile_command
-    from streamgc.pipeline import still_commands
-
-    app.command()(profile_command.profile)
-    app.command()(still_commands.compress)
-    app.command()(still_commands.decompress)
     groups = {"train": train, "evaluate": evaluate, "engines": engines}
+    asked = words[0] if words else ""
+    here = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    elsewhere = asked in here or asked in groups
+    for name, module in SINGLE_COMMANDS.items():
+        if asked == name or not (elsewhere or asked in SINGLE_COMMANDS):
+            app.command()(getattr(import_module(module), name))
     for name, group in groups.items():
-        if words[:1] == [name]:
+        if asked == name:
             _join(group, name)
         app.add_typer(group, name=name)
 

@@ -62,18 +62,25 @@ class Codec(Protocol):
 def load_codec(options: CodecOptions) -> Codec:
     """Load the codec that the options name; raises `InputError` for a factory that does not exist, and what loading
     raises."""
-    module, _, name = options.factory.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"there is no codec {options.factory}: {error}") from error
-    return cast(Codec, factory(options))
+    return _factory(options.factory)(options)
 
 
 def start_loading(options: CodecOptions) -> "Future[Codec]":
-    """`load_codec` on a thread of its own, while whoever asks imports what a call needs: networks load outside of
-    Python, so that the two go side by side."""
+    """`load_codec` on a thread of its own, while whoever asks imports what a call needs.
+
+    Networks load outside of Python, imports in it: what loading itself imports comes first, so that the two go side by
+    side. Raises `InputError` for a factory that does not exist.
+    """
+    factory = _factory(options.factory)
     executor = ThreadPoolExecutor(1, thread_name_prefix="load-codec")
-    loading = executor.submit(load_codec, options)
+    loading = executor.submit(factory, options)
     executor.shutdown(wait=False)
     return loading
+
+
+def _factory(text: str) -> Callable[[CodecOptions], Codec]:
+    module, _, name = text.partition(":")
+    try:
+        return cast(Callable[[CodecOptions], Codec], getattr(importlib.import_module(module), name))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"there is no codec {text}: {error}") from error
