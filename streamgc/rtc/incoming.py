@@ -31,8 +31,9 @@ INBOX_MAX = 256
 """Messages that may wait for the codec; more only wait when it hangs, and then the oldest go."""
 
 PLI_INTERVAL_NS = 500_000_000
-CATCH_UP_NS = 45_000_000
-"""The newest picture may wait so long for the display of those before it."""
+CATCH_UP_NS = 65_000_000
+"""The newest picture may wait so long for the display of those before it: not quite a picture interval at 15 a second,
+in which a renderer that was held up once catches up again."""
 
 LOSS_NEWS = 0.02
 """A lost message is news for the sender while the loss it was told of is below this."""
