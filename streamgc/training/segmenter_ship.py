@@ -1,4 +1,4 @@
-"""From a checkpoint to `engines/segmenter/`: ONNX in fp32 (weights stored in fp16) and int8, weights to resume from,
+"""From a checkpoint to `engines/segmenter/`: ONNX in fp32 and int8, weights to resume from,
 card, licence."""
 
 import json
@@ -20,7 +20,7 @@ from streamgc.runtime.engine import load_engine
 from streamgc.runtime.parity import require
 from streamgc.runtime.store import MANIFEST, FileEntry, NetworkEntry, model_hash, sha256_of
 from streamgc.scene.labels import LABEL_NAMES
-from streamgc.training.export import export_onnx, parity, quantise_int8, write_variants
+from streamgc.training.export import export_onnx, parity, quantise_int8
 from streamgc.training.segmenter_data import Items
 from streamgc.training.segmenter_scenes import SceneMaker
 
@@ -93,8 +93,7 @@ def _write_networks(network: Segmenter, cache: Path, scratch: Path, staged: Path
     source = export_onnx(
         graph, [example], scratch / "source.onnx", INPUTS, OUTPUTS, {"frame": {1: "16*rows", 2: "16*columns"}}
     )
-    made = write_variants(source, scratch / "variants", "segmenter")
-    shutil.copyfile(made["fp32"], staged / "segmenter.onnx")
+    shutil.copyfile(source, staged / "segmenter.onnx")  # weights in fp16 move single pixels of a border by a twentieth
     names = ["fp32"]
     feeds = list(calibration_frames(cache, 6, seed=11))
     results = []
@@ -142,20 +141,20 @@ blocks at half resolution.
 |---|---|
 | `frame` | u8 (1, H, W, 3) RGB, H and W multiples of 16 from 64 to 2048; trained around 256×256 |
 | `matte` | u8 (1, H, W, 1), 255 = person |
-| `centre` | f32 (1, H/4, W/4, 1), 0..1, a peak at each person's middle |
-| `offset` | f32 (1, H/4, W/4, 2), pixels (down, right) from the cell to the middle of its person |
+| `centre` | f32 (1, H/4, W/4, 1), 0..1, a peak in the middle of the upper half of each person |
+| `offset` | f32 (1, H/4, W/4, 2), pixels (down, right) from the cell to that of its person |
 | `labels` | u8 (1, H/16, W/16), ids of `streamgc/scene/labels.py` |
 
-`segmenter.onnx` stores its weights in fp16; `segmenter.int8.onnx` is the int8 variant; `segmenter.safetensors` holds
+`segmenter.onnx` is in fp32; `segmenter.int8.onnx` is the int8 variant; `segmenter.safetensors` holds
 bf16 weights to resume a training from.
 
 ## Training
 
-{spent["steps"]:.0f} steps of 12 pictures in {spent["minutes"]} minutes on a share of two CPU cores, from the weights
-of an earlier training of 1 188 steps (`streamgc train segmenter --start segmenter.safetensors`). The first part at
-192², the end at 256², AdamW, cosine by time, averaged weights. Losses: BCE (borders four times) + Dice, focal centres,
-L1 offsets (small people more), cross entropy for labels. Most samples are composites of one to three people over empty
-rooms, with exactly known masks. int8 weights use half of their range, so that CPUs without VNNI do not saturate.
+{spent["steps"]:.0f} steps of 12 pictures in {spent["minutes"]} minutes on two CPU cores, the last of the trainings that
+`docs/results/training.md` lists, each from the weights before. The first part at 192², the end at 256², AdamW,
+cosine by time, averaged weights. Losses: BCE (borders four times) + Dice, focal centres, L1 offsets (small people
+more), cross entropy for labels. Most samples are composites of one to three people over empty rooms,
+with exactly known masks. int8 weights use half of their range, so that CPUs without VNNI do not saturate.
 
 ## Data
 
