@@ -115,13 +115,17 @@ def train_ship_call(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint to ship.")] = Path("runs/call/checkpoint.pt"),
     folder: Annotated[Path, typer.Option(help="Model folder to write.")] = Path("engines/lite"),
     segments: Annotated[int, typer.Option(help="Pieces of clips that the tables are fitted on.")] = 40,
+    blend: Annotated[
+        Path | None, typer.Option(help="Ship the mean with these weights: those the training began from.")
+    ] = None,
 ) -> None:
     """Export a trained call model, fit its tables, and put it in place."""
     from streamgc.training.call_samples import Cache
     from streamgc.training.call_ship import ship_call_model
     from streamgc.training.call_tables import TableSettings
 
-    typer.echo(ship_call_model(checkpoint, Cache(cache), folder, {}, TableSettings(segments=segments)))
+    shipped = ship_call_model(checkpoint, Cache(cache), folder, {}, TableSettings(segments=segments), blend)
+    typer.echo(shipped)
 
 
 @train.command("segmenter")

@@ -29,6 +29,7 @@ from streamgc.training.call_samples import (
     SampleSettings,
     attention,
 )
+from streamgc.training.call_ship import averaged, load_checkpoint
 from streamgc.training.face_weights import face_finder
 from tests.test_call_sources import write_talking
 
@@ -177,3 +178,18 @@ def test_a_real_face_is_found_and_what_it_loses_is_measured() -> None:
     assert changed.mouth_psnr < 25
     assert changed.eyes_psnr > 60
     assert changed.distance > 0.02
+
+
+def test_the_mean_of_two_checkpoints_lies_between_them(folder: Path, tmp_path: Path) -> None:
+    settings = CallTraining(minutes=0, samples=SMALL, threads=1)
+    trainers = [
+        CallTrainer(Cache(folder), tmp_path / name, dataclasses.replace(settings, seed=seed))
+        for name, seed in (("one", 1), ("two", 2))
+    ]
+    for trainer in trainers:
+        trainer.save()
+    one, two = (load_checkpoint(trainer.checkpoint)[0].state_dict() for trainer in trainers)
+    mean = averaged(*(load_checkpoint(trainer.checkpoint)[0] for trainer in trainers)).state_dict()
+    name = next(name for name, value in one.items() if value.numel() > 1000)
+    assert not torch.equal(one[name], two[name])
+    assert torch.allclose(mean[name] - one[name], two[name] - mean[name], atol=1e-6)

@@ -71,14 +71,32 @@ def load_checkpoint(path: Path) -> tuple[CallModel, int]:
     return model.eval(), steps
 
 
+@torch.no_grad()
+def averaged(model: CallModel, other: CallModel) -> CallModel:
+    """The mean of both, weight by weight; good where one was trained on from the other ("Model soups", Wortsman et al.,
+    ICML 2022)."""
+    theirs = other.state_dict()
+    model.load_state_dict({name: (value + theirs[name]) / 2 for name, value in model.state_dict().items()})
+    return model
+
+
 def ship_call_model(
-    checkpoint: Path, cache: Cache, folder: Path, notes: Mapping[str, Any], tables: TableSettings | None = None
+    checkpoint: Path,
+    cache: Cache,
+    folder: Path,
+    notes: Mapping[str, Any],
+    tables: TableSettings | None = None,
+    blend: Path | None = None,
 ) -> Path:
     """Export, compare with torch, fit tables, and put the model's folder in place; returns it.
 
-    ``notes``: figures for the card, by name. Raises TrainingError when an export is not the same network.
+    ``notes``: figures for the card, by name. ``blend``: weights to take the mean with, mostly those that the training
+    began from. Raises TrainingError when an export is not the same network.
     """
     model, steps = load_checkpoint(checkpoint)
+    if blend is not None:
+        model = averaged(model, load_checkpoint(blend)[0])
+        notes = {"averaged with the weights before": "yes", **notes}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         staged = Path(scratch) / "staged"
@@ -89,7 +107,7 @@ def ship_call_model(
         fitted.save(staged / "tables.bin")
         half = {k: v.to(torch.bfloat16).contiguous() for k, v in model.state_dict().items()}
         save_file(half, str(staged / "lite.safetensors"))
-        figures = {"steps": steps, "bits per symbol": str(report), **notes}
+        figures = {"steps of the last training": steps, "bits per symbol": str(report), **notes}
         (staged / "LICENSE").write_text(LICENCE)
         (staged / "README.md").write_text(model_card(model, figures))
         write_model_json(
