@@ -1,9 +1,8 @@
-"""From a checkpoint to `engines/segmenter/`: ONNX in fp32 and int8, weights to resume from,
-card, licence."""
+"""From a checkpoint to `engines/segmenter/`: ONNX in fp32 (large weights stored in fp16) and int8, weights to resume
+from, card, licence."""
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from streamgc.errors import TrainingError
 from streamgc.networks.segmenter import Segmenter, SegmenterGraph, parameter_count
 from streamgc.runtime.engine import load_engine
+from streamgc.runtime.onnx_passes import load_model, save_model, store_half_weights
 from streamgc.runtime.parity import require
 from streamgc.runtime.store import MANIFEST, FileEntry, NetworkEntry, model_hash, sha256_of
 from streamgc.scene.labels import LABEL_NAMES
@@ -26,6 +26,9 @@ from streamgc.training.segmenter_scenes import SceneMaker
 
 INPUTS = ("frame",)
 OUTPUTS = ("matte", "centre", "offset", "labels")
+HALF_FROM = 8000
+"""Weights of at least so many values are stored in fp16; of the small layers, which draw the borders, fp16 moves single
+pixels by a twentieth."""
 
 LICENCE = """The weights in this folder (segmenter*.onnx, segmenter.safetensors) are for non-commercial research only.
 
@@ -93,7 +96,7 @@ def _write_networks(network: Segmenter, cache: Path, scratch: Path, staged: Path
     source = export_onnx(
         graph, [example], scratch / "source.onnx", INPUTS, OUTPUTS, {"frame": {1: "16*rows", 2: "16*columns"}}
     )
-    shutil.copyfile(source, staged / "segmenter.onnx")  # weights in fp16 move single pixels of a border by a twentieth
+    save_model(store_half_weights(load_model(source), HALF_FROM), staged / "segmenter.onnx")
     names = ["fp32"]
     feeds = list(calibration_frames(cache, 6, seed=11))
     results = []
@@ -145,8 +148,8 @@ blocks at half resolution.
 | `offset` | f32 (1, H/4, W/4, 2), pixels (down, right) from the cell to that of its person |
 | `labels` | u8 (1, H/16, W/16), ids of `streamgc/scene/labels.py` |
 
-`segmenter.onnx` is in fp32; `segmenter.int8.onnx` is the int8 variant; `segmenter.safetensors` holds
-bf16 weights to resume a training from.
+`segmenter.onnx` stores its large weights in fp16; `segmenter.int8.onnx` is the int8 variant;
+`segmenter.safetensors` holds bf16 weights to resume a training from.
 
 ## Training
 
