@@ -86,6 +86,29 @@ def test_a_receiver_that_comes_late_gets_a_new_start() -> None:
     assert shown[-1] == 69
 
 
+def test_who_turns_back_is_shown_with_the_key_of_before() -> None:
+    """Two poses in turn, long enough for a key each: later turns need no new key, and each pose has its own."""
+    tx, rx = sender(kbps=60.0), receiver()
+    poses = [moving(1, seed)[0] for seed in (3, 4)]
+    used: list[int] = []
+    keys_sent: set[int] = set()
+    after_two = 0
+    for number in range(160):
+        sent = tx.encode(poses[number // 40 % 2], number)
+        message = unpack(sent.message)
+        keys = {part.object_id for part in message.parts if part.kind is PartKind.KEY}
+        keys_sent |= keys
+        after_two += number >= 100 and bool(keys)
+        tx.feedback(rx.receive(sent.message).feedback)
+        now = rx.render()
+        assert now is not None
+        assert now.number == number
+        used.append(message.key)
+    assert len(keys_sent) >= 2
+    assert after_two == 0
+    assert used[119] == used[39] != used[79] == used[159]
+
+
 def test_an_intra_request_brings_a_coarse_key() -> None:
     tx, rx = sender(), receiver()
     talk(tx, rx, 20)

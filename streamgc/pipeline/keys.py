@@ -67,6 +67,15 @@ class KeySource:
         return self.confirmed or self.coarse
 
     @property
+    def choice(self) -> list[Key]:
+        """What the next frame may be conditioned on, oldest first: the confirmed keys that both sides still hold, or
+        the coarse one alone. A chain's keys are confirmed in the order they were made."""
+        if self.confirmed is None or self.confirmed is self.coarse:
+            return [] if self.usable is None else [self.usable]
+        made = [key for key in self._keys.values() if key is not self.coarse]
+        return made[: made.index(self.confirmed) + 1]
+
+    @property
     def started(self) -> bool:
         """Whether the chain has a first key."""
         return self._encoder is not None

@@ -34,6 +34,9 @@ Picture = NDArray[np.uint8]
 NEW_KEY_RATIO, NEW_KEY_OFFSET = 1.25, 0.3
 """A new key is worth its bytes when the key's mean error against the kept picture has grown by this factor and so many
 grey levels since the key was made: the error of its coding is no reason for another."""
+OTHER_KEY_RATIO = 0.95
+"""Another key is taken up when its error is below this share of that of the key in use: whoever turns and turns back is
+shown with the key of before, for no bits but those of a code without reference."""
 LABELS_CHANGED = 0.08
 """Share of cells with another label above which the map is sent again."""
 CROP_REPEAT = 15
@@ -95,6 +98,8 @@ class Sender:
         self._crop_age = 0
         self._number = -1
         self._key_errors: dict[int, float] = {}
+        self._key_in_use: int | None = None
+        self._newest_key: int | None = None
         self._lock = threading.Lock()
         self._restart = False
         self._background = settings.background
@@ -170,7 +175,7 @@ class Sender:
 
     def _start_again(self) -> None:
         self._restart = False
-        self._beginning = None
+        self._beginning = self._key_in_use = self._newest_key = None
         self._keys.restart()
         self._objects.drop(PartKind.KEY)
         self._objects.drop(PartKind.COARSE_KEY)
@@ -186,7 +191,7 @@ class Sender:
             self._objects.add(PartKind.COARSE_KEY, number, data, len(data))
             assert self._keys.coarse is not None
             return self._keys.coarse  # the chain begins with the next frame: both at once would hold up this one
-        key = self._keys.usable
+        key = self._fitting(view, kept)
         under_way = self._objects.pending(PartKind.KEY) or self._objects.pending(PartKind.COARSE_KEY)
         if not self._keys.started:
             self._begin_chain(view, kept)
@@ -195,6 +200,20 @@ class Sender:
             self._budget.key_made(len(data))
             self._send_key(view, kept, number, data, self._budget.slice_bytes)
         return key
+
+    def _fitting(self, view: View, kept: Picture) -> Key:
+        """Of the keys that the receiver holds the one that is nearest to the picture; rather the newest, or the one in
+        use."""
+        choice = self._keys.choice
+        errors = {key.number: _error(view, kept, key) for key in choice}
+        in_use = next((key for key in choice if key.number == self._key_in_use), choice[-1])
+        if self._newest_key != choice[-1].number:
+            self._newest_key, in_use = choice[-1].number, choice[-1]
+        best = min(choice, key=lambda key: errors[key.number])
+        if errors[best.number] < OTHER_KEY_RATIO * errors[in_use.number]:
+            in_use = best
+        self._key_in_use = in_use.number
+        return in_use
 
     def _begin_chain(self, view: View, kept: Picture) -> None:
         """Have the chain's first key coded, or take it when that is done."""
