@@ -1,8 +1,9 @@
 """What selective compression saves when chosen classes are synthesised (Fig. 8).
 
 For each class: bits with everything preserved, bits with that class left to the generator, and ST-LPIPS of what is
-still preserved, both times; ``saved`` of a class is of the bits of all its pictures together. Beside it a picture:
-original, everything preserved, class synthesised with its heatmap inset.
+still preserved, both times with the original put back around it, as persons in calls are scored: the score's wide view
+then sees no pixel that was meant to be synthesised. ``saved`` of a class is of the bits of all its pictures together.
+Beside it a picture: original, everything preserved, class synthesised with its heatmap inset.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from PIL import Image
 
 from streamgc.errors import ModelError
 from streamgc.evaluation.clips import Frame
-from streamgc.evaluation.metrics import PerceptualDistance
+from streamgc.evaluation.metrics import PerceptualDistance, restore_outside
 from streamgc.evaluation.plots import Sheet, write_contact_sheet
 from streamgc.evaluation.still_models import LabelledPicture, code_by, labelled_in
 from streamgc.evaluation.still_report import Row, write_csv, write_json
@@ -93,7 +94,8 @@ def _measure(
     kept = item.labels != label
     whole, part = code_by(codec, item, channels), code_by(codec, item, channels, kept)
     pixels = kept.size
-    scores = [float(distance.map(item.picture, shown.picture)[kept].mean()) for shown in (whole, part)]
+    composed = [restore_outside(item.picture, shown.picture, kept) for shown in (whole, part)]
+    scores = [float(distance.map(item.picture, picture)[kept].mean()) for picture in composed]
     if out is not None:
         columns = [
             (f"all preserved: {8 * whole.size / pixels:.3f} bpp", [whole.picture]),

@@ -166,6 +166,8 @@ def sample(
     out: Annotated[Path, typer.Option("--out", help="Folder for the grids.")],
     model: Annotated[str, typer.Option(help="A GC model.")] = "still",
     steps: Annotated[int, typer.Option(help="Steps of the WGAN-GP.")] = 4000,
+    width: Annotated[int, typer.Option(help="Channels of its layers: half of them take a quarter of the time.")] = 128,
+    batch: Annotated[int, typer.Option(help="Codes in each of its batches.")] = 32,
     channels: Annotated[int | None, typer.Option(help="Channels of the code; default: all the model has.")] = None,
     limit: Limit = None,
     json_file: Json = None,
@@ -180,7 +182,7 @@ def sample(
 
     try:
         shown = [read_picture(path) for path in images_in(images, limit)]
-        chosen = SamplingSettings(steps=steps)
+        chosen = SamplingSettings(steps=steps, width=width, batch=batch)
         shares = evaluate_sampling(codec, shown, out, channels=channels, settings=chosen, note=note)
     finally:
         codec.close()
