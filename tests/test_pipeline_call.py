@@ -13,7 +13,7 @@ from streamgc.codec.message import Background, Kind, unpack
 from streamgc.codec.sections import PartKind
 from streamgc.errors import BitstreamError
 from streamgc.pipeline.history import unwrap
-from streamgc.pipeline.keys import COARSE_BYTES
+from streamgc.pipeline.keys import COARSE_BYTES, KeySource, start_chain
 from streamgc.pipeline.receiver import Receiver
 from streamgc.pipeline.sender import Sender
 from tests.pipeline_fakes import FORMAT, BoxEyes, moving, receiver, sender
@@ -107,6 +107,19 @@ def test_who_turns_back_is_shown_with_the_key_of_before() -> None:
     assert len(keys_sent) >= 2
     assert after_two == 0
     assert used[119] == used[39] != used[79] == used[159]
+
+
+def test_a_late_word_of_an_older_key_changes_nothing() -> None:
+    keys = KeySource(FORMAT, crf=42)
+    keys.make_coarse(moving(1)[0])
+    numbers = [keys.begin(start_chain(FORMAT, 42, moving(1)[0]))[0]]
+    for seed in (1, 2):
+        assert keys.confirm(numbers[-1])
+        numbers.append(keys.make(moving(1, seed)[0])[0])
+    assert [key.number for key in keys.choice] == numbers[:2]
+    assert keys.confirm(numbers[2])
+    assert not keys.confirm(numbers[0])
+    assert [key.number for key in keys.choice] == numbers
 
 
 def test_an_intra_request_brings_a_coarse_key() -> None:

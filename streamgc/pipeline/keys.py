@@ -62,18 +62,14 @@ class KeySource:
         self.coarse: Key | None = None
 
     @property
-    def usable(self) -> Key | None:
-        """What to condition the next frame on: the newest confirmed key, else the coarse one that travels along."""
-        return self.confirmed or self.coarse
-
-    @property
     def choice(self) -> list[Key]:
-        """What the next frame may be conditioned on, oldest first: the confirmed keys that both sides still hold, or
-        the coarse one alone. A chain's keys are confirmed in the order they were made."""
+        """What the next frame may be conditioned on, oldest first: the confirmed keys that both sides still hold; until
+        there is one, the coarse key that travels along. A chain's keys are confirmed in the order they were made."""
         if self.confirmed is None or self.confirmed is self.coarse:
-            return [] if self.usable is None else [self.usable]
-        made = [key for key in self._keys.values() if key is not self.coarse]
-        return made[: made.index(self.confirmed) + 1]
+            return [] if self.coarse is None else [self.coarse]
+        made = list(self._keys.values())
+        known = made[: self._place(self.confirmed.number) + 1]
+        return [key for key in known if key is not self.coarse]
 
     @property
     def started(self) -> bool:
@@ -111,9 +107,9 @@ class KeySource:
         return self._remember(self._decoder.decode(data)).number, bytes((FOLLOWS,)) + data
 
     def confirm(self, number: int) -> bool:
-        """The receiver holds key ``number`` and all before it; True when that is news."""
+        """The receiver holds key ``number`` and all before it; True when that is news, which a late word is not."""
         key = self._keys.get(number)
-        if key is None or (self.confirmed is not None and self.confirmed.number == number):
+        if key is None or (self.confirmed is not None and self._place(number) <= self._place(self.confirmed.number)):
             return False
         self.confirmed = key
         return True
@@ -122,6 +118,10 @@ class KeySource:
         """Nothing the receiver holds counts any more."""
         self._encoder, self.confirmed, self.coarse = None, None, None
         self._keys.clear()
+
+    def _place(self, number: int) -> int:
+        """Where a held key stands in the order in which they were made."""
+        return list(self._keys).index(number)
 
     def _remember(self, picture: Picture) -> Key:
         key = Key(self._next, picture)

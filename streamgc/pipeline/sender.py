@@ -99,7 +99,6 @@ class Sender:
         self._number = -1
         self._key_errors: dict[int, float] = {}
         self._key_in_use: int | None = None
-        self._newest_key: int | None = None
         self._lock = threading.Lock()
         self._restart = False
         self._background = settings.background
@@ -122,6 +121,7 @@ class Sender:
             self._confirmed.update(newest - age for age in range(5) if feedback.holds((newest - age) % 256))
             self._objects.confirm(held)
             if feedback.key is not None and self._keys.confirm(feedback.key):
+                self._key_in_use = None  # the new one is tried first
                 self._objects.complete(PartKind.KEY, feedback.key)
                 self._objects.complete(PartKind.COARSE_KEY, feedback.key)
 
@@ -175,7 +175,7 @@ class Sender:
 
     def _start_again(self) -> None:
         self._restart = False
-        self._beginning = self._key_in_use = self._newest_key = None
+        self._beginning = self._key_in_use = None
         self._keys.restart()
         self._objects.drop(PartKind.KEY)
         self._objects.drop(PartKind.COARSE_KEY)
@@ -186,7 +186,7 @@ class Sender:
 
     def _choose_key(self, view: View, kept: Picture) -> Key:
         """The key for this frame; starts and renews the chain on the way."""
-        if self._keys.usable is None:
+        if not self._keys.choice:
             number, data = self._keys.make_coarse(kept)
             self._objects.add(PartKind.COARSE_KEY, number, data, len(data))
             assert self._keys.coarse is not None
@@ -207,8 +207,6 @@ class Sender:
         choice = self._keys.choice
         errors = {key.number: _error(view, kept, key) for key in choice}
         in_use = next((key for key in choice if key.number == self._key_in_use), choice[-1])
-        if self._newest_key != choice[-1].number:
-            self._newest_key, in_use = choice[-1].number, choice[-1]
         best = min(choice, key=lambda key: errors[key.number])
         if errors[best.number] < OTHER_KEY_RATIO * errors[in_use.number]:
             in_use = best
