@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from streamgc.scene.affinity import EMBEDDING
 from streamgc.scene.instances import Instances, grid_of
 
 Box = tuple[int, int, int, int]
@@ -55,10 +56,12 @@ class PerfectNetwork:
         ys, xs = np.mgrid[: height // 4, : width // 4].astype(np.float32) * 4 + 1.5
         centre = np.zeros(grid.shape, np.float32)
         offset = np.random.default_rng(0).normal(0, self.noise or 1e-9, (*grid.shape, 2)).astype(np.float32)
+        embedding = np.zeros((*grid.shape, EMBEDDING), np.float32)
         for number in range(1, len(self.people) + 1):
             mine = grid == number
             if not mine.any():
                 continue
+            embedding[mine, (number - 1) % EMBEDDING] = 3
             y, x = ys[mine].mean(), xs[mine].mean()
             for shift, strength in ((0.0, 0.9), (30.0, 0.7)) if self.twin else ((0.0, 0.9),):
                 bump = np.exp(-((ys - y - shift) ** 2 + (xs - x) ** 2) / 200)
@@ -70,4 +73,6 @@ class PerfectNetwork:
             "centre": centre[None, :, :, None].astype(np.float32),
             "offset": offset[None],
             "labels": np.zeros((1, height // 16, width // 16), np.uint8),
+            "embedding": embedding[None],
+            "query": np.pad(embedding[::2, ::2], ((0, 0), (0, 0), (0, 1)), constant_values=-2.0)[None],
         }

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamgc.errors import SceneError
+from streamgc.scene.affinity import EMBEDDING
 from streamgc.scene.instances import check_instances
-from streamgc.scene.segmenter import Segmenter, group, network_size
+from streamgc.scene.segmenter import Network, Segmenter, group, network_size
 from tests.scene_pictures import PerfectNetwork
 
 BLACK = np.zeros((256, 256, 3), np.uint8)
@@ -49,9 +50,48 @@ def test_nobody_is_no_instance() -> None:
 def test_a_person_without_a_peak_is_still_kept() -> None:
     matte = np.zeros((64, 64), np.uint8)
     matte[10:60, 10:50] = 255
-    owners, scores = group(matte, np.zeros((16, 16), np.float32), np.zeros((16, 16, 2), np.float32))
+    owners, scores = group(blind(matte))
     assert scores.tolist() == [0.5]
     assert set(owners[(matte > 0)[2::4, 2::4]].tolist()) == {0}
+
+
+def blind(matte: npt.NDArray[np.uint8]) -> Network:
+    """What a network says that sees people but neither centres nor who belongs together."""
+    height, width = matte.shape
+    query = np.zeros((height // 8, width // 8, EMBEDDING + 1), np.float32)
+    query[..., EMBEDDING] = 2
+    return Network(
+        matte,
+        np.zeros((height // 4, width // 4), np.float32),
+        np.zeros((height // 4, width // 4, 2), np.float32),
+        np.zeros((height // 16, width // 16), np.uint8),
+        np.zeros((height // 4, width // 4, EMBEDDING), np.float32),
+        query,
+    )
+
+
+def test_votes_alone_tell_people_apart() -> None:
+    matte = np.zeros((64, 128), np.uint8)
+    matte[8:60, 10:50] = matte[8:60, 80:120] = 255
+    network = blind(matte)
+    network.centre[8, 7] = network.centre[8, 25] = 0.9
+    for column in range(32):
+        network.offset[:, column, 1] = (28 if column < 16 else 100) - column * 4
+    owners, scores = group(network)
+    assert len(scores) == 2
+    assert len({int(owners[8, 7]), int(owners[8, 25])}) == 2
+    assert (owners[3:14, 4:11] == owners[8, 7]).all()
+    assert (owners[3:14, 21:29] == owners[8, 25]).all()
+
+
+def test_who_has_no_centre_of_their_own_goes_to_the_nearest_answer() -> None:
+    """A cell whose query nobody answers is owned all the same: what is person is somebody."""
+    network = blind(np.full((64, 64), 255, np.uint8))
+    network.centre[4, 4] = 0.9
+    network.offset[8:, :] = 300.0
+    owners, scores = group(network)
+    assert len(scores) == 1
+    assert (owners == 0).all()
 
 
 @settings(max_examples=25, deadline=None)
@@ -93,6 +133,7 @@ class Foreign:
         ("matte", lambda a: a.astype(np.float32), "'matte' must be uint8"),
         ("labels", lambda a: a + 13, "'labels' holds id 13"),
         ("labels", lambda a: None, "no output 'labels'"),
+        ("query", lambda a: a[..., :8], "'query' has shape 1×32×32×8, expected 1×32×32×9"),
     ],
 )
 def test_a_foreign_network_is_refused_by_the_tensor_that_is_wrong(name: str, spoil: Any, message: str) -> None:

@@ -16,12 +16,14 @@ from safetensors.torch import save_file  # noqa: E402
 
 from streamgc.errors import TrainingError  # noqa: E402
 from streamgc.networks.segmenter import (  # noqa: E402
-    OFFSET_UNIT,
     Segmenter,
     SegmenterGraph,
+    SegmenterOutput,
+    affinity,
     at_twice_the_size,
     parameter_count,
 )
+from streamgc.scene.affinity import EMBEDDING, OFFSET_UNIT, logits, votes_of  # noqa: E402
 from streamgc.scene.instances import check_instances  # noqa: E402
 from streamgc.scene.labels import LABEL_COUNT, Label  # noqa: E402
 from streamgc.scene.segmenter import Segmenter as SceneSegmenter  # noqa: E402
@@ -30,10 +32,12 @@ from streamgc.training.segmenter import (  # noqa: E402
     SegmenterTrainer,
     segmenter_loss,
     take_over,
+    together_loss,
     train_segmenter,
 )
 from streamgc.training.segmenter_data import UNKNOWN, Items, hole_fraction, outdoor_labels  # noqa: E402
-from streamgc.training.segmenter_scenes import SceneMaker, cell_labels, targets_of  # noqa: E402
+from streamgc.training.segmenter_scenes import SceneMaker, cell_labels, queries_of, targets_of  # noqa: E402
+from streamgc.training.segmenter_ship import OUTPUTS  # noqa: E402
 from streamgc.training.segmenter_stream import SampleStream, collate  # noqa: E402
 
 
@@ -95,7 +99,7 @@ def test_the_exported_graph_speaks_the_scenes_interface() -> None:
         def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
             with torch.no_grad():
                 answer = graph(torch.from_numpy(feeds["frame"].copy()))
-            return dict(zip(("matte", "centre", "offset", "labels"), (a.numpy() for a in answer), strict=True))
+            return dict(zip(OUTPUTS, (a.numpy() for a in answer), strict=True))
 
     frame = np.random.default_rng(0).integers(0, 255, (100, 90, 3), dtype=np.uint8)
     check_instances(SceneSegmenter(Torch(), size=(96, 96))(frame))
@@ -117,6 +121,66 @@ def test_targets_point_to_the_middle_of_the_upper_half_of_their_person() -> None
     assert abs(peak_row - 7) <= 0.5
     assert peak_column == 4
     assert not targets_of(owner, known=False).where.any()
+
+
+def answering(offset: Any, embedding: Any, query: Any) -> SegmenterOutput:
+    nothing = torch.zeros(1)
+    return SegmenterOutput(nothing, nothing, offset, nothing, embedding, query)
+
+
+def test_training_and_calls_add_up_the_same_affinity() -> None:
+    torch.manual_seed(0)
+    output = answering(torch.randn(2, 2, 8, 12), torch.randn(2, EMBEDDING, 8, 12), torch.randn(2, EMBEDDING + 1, 4, 6))
+    sample, row, column = torch.tensor([[1, 0], [5, 2], [7, 11]])
+    trained = affinity(output, sample, row, column).numpy()
+    for number, (n, y, x) in enumerate([(1, 5, 7), (0, 2, 11)]):
+        votes = votes_of(output.offset[n].permute(1, 2, 0).numpy().astype(np.float32) * np.float32(OFFSET_UNIT))
+        embedding = output.embedding[n].permute(1, 2, 0).reshape(-1, EMBEDDING).numpy()
+        own = output.query[n, :, y // 2, x // 2].numpy()
+        called = logits(votes.reshape(-1, 2), embedding, votes[y, x], own).reshape(8, 12)
+        np.testing.assert_allclose(trained[number], called, atol=1e-4)
+
+
+def test_who_is_asked_is_of_the_person_and_one_is_near_their_centre() -> None:
+    owner = np.zeros((64, 64), np.uint8)
+    owner[8:40, 8:24] = 1
+    owner[20:60, 40:60] = 2
+    owner[0:4, 0:4] = 3  # too small to be asked for
+    asked = queries_of(owner, np.random.default_rng(4))
+    assert asked[:, 2].tolist() == [1, 1, 1, 2, 2, 2]
+    for row, column, number in asked:
+        assert owner[row * 4 + 2, column * 4 + 2] == number
+    row, column, _ = asked[0]
+    assert abs(row - 3.5) <= 2
+    assert abs(column - 3.5) <= 2
+    assert queries_of(np.zeros((64, 64), np.uint8), np.random.default_rng(4)).shape == (0, 3)
+
+
+def test_telling_two_people_apart_costs_less_than_joining_them(cache: Path) -> None:
+    maker = SceneMaker(Items(cache))
+    rng = np.random.default_rng(5)
+    batch = collate([maker.composite(rng, 96, 96, 2) for _ in range(3)], rng)
+    assert set(batch.queries[:, 3].tolist()) == {1, 2}
+    shape = batch.owner.shape
+    query = torch.zeros(shape[0], EMBEDDING + 1, shape[1] // 2, shape[2] // 2)
+    nowhere = torch.zeros(shape[0], 2, *shape[1:])
+    embedding = torch.zeros(shape[0], EMBEDDING, *shape[1:])
+    joined = together_loss(answering(nowhere, embedding, query), batch)
+    apart = together_loss(answering(batch.offset, embedding, query + 2), batch)
+    assert float(apart) < float(joined)
+    nobody = batch._replace(queries=batch.queries[:0])
+    assert float(together_loss(answering(nowhere, embedding, query), nobody)) == 0
+
+
+def test_two_processes_take_the_same_steps(cache: Path, tmp_path: Path) -> None:
+    write_validation(tmp_path)
+    (tmp_path / "cache").symlink_to(cache)
+    settings = SegmenterSettings(
+        tmp_path, tmp_path, tmp_path, minutes=0.02, batch=2, side=64, pretrained=False, threads=2, workers=0
+    )
+    first = torch.load(train_segmenter(settings), weights_only=True)
+    assert first["step"] >= 1
+    assert all(torch.isfinite(value).all() for value in first["network"].values())
 
 
 def test_cell_labels_are_majorities() -> None:
@@ -171,7 +235,7 @@ def test_samples_have_the_size_asked_for(cache: Path) -> None:
 def test_the_right_answer_costs_less_than_the_wrong_one(cache: Path) -> None:
     maker = SceneMaker(Items(cache))
     rng = np.random.default_rng(2)
-    batch = collate([maker.composite(rng, 64, 64, 1) for _ in range(2)])
+    batch = collate([maker.composite(rng, 64, 64, 1) for _ in range(2)], rng)
     network = Segmenter().eval()
     with torch.no_grad():
         out = network(batch.frame)
@@ -210,7 +274,11 @@ def test_training_goes_on_where_it_was_interrupted(cache: Path, tmp_path: Path) 
 
 def test_a_training_begins_from_shipped_weights_where_they_fit(cache: Path, tmp_path: Path) -> None:
     source = Segmenter().state_dict()
-    old = {name: value.contiguous() for name, value in source.items() if not name.startswith(("wide32", "deep16"))}
+    old = {
+        name: value.contiguous()
+        for name, value in source.items()
+        if not name.startswith(("wide32", "deep16", "deep32", "wide16"))
+    }
     save_file(old, str(tmp_path / "old.safetensors"))
     settings = SegmenterSettings(tmp_path, tmp_path, tmp_path, start=tmp_path / "old.safetensors", pretrained=False)
     network = SegmenterTrainer(settings).network

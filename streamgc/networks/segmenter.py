@@ -4,7 +4,9 @@ What is where comes from the first eleven blocks of EfficientNet-Lite0, which lo
 can start from ImageNet weights; where exactly borders run comes from a 7×7 stem of stride 4 on the full frame. A light
 decoder joins them at /4 and ends in sub-pixel heads. BatchNorm after every convolution (folded on export), nearest
 upsampling, no transposed convolution, no InstanceNorm: these are what makes it fast on CPUs. Centres and offsets follow
-Panoptic-DeepLab (Cheng et al., CVPR 2020).
+Panoptic-DeepLab (Cheng et al., CVPR 2020); who belongs together is learned as such: any cell of a person can be asked
+which other cells are of the same person (`affinity`), after the dynamic masks of CondInst (Tian et al., ECCV 2020) and
+the sequential clustering of Neven et al. (CVPR 2019).
 """
 
 from collections.abc import Mapping
@@ -14,23 +16,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streamgc.scene.affinity import EMBEDDING, OFFSET_UNIT, SATURATION
 from streamgc.scene.labels import LABEL_COUNT
-
-OFFSET_UNIT = 64.0
-"""Pixels per unit of the offset head, so that its values are near one."""
 
 
 class SegmenterOutput(NamedTuple):
     """Logits and offsets for a batch of (N, 3, H, W) frames.
 
     matte: logits (N, 1, H, W). centre: logits (N, 1, H/4, W/4). offset: (N, 2, H/4, W/4), dy and dx to the centre of
-    the person in units of `OFFSET_UNIT` pixels. labels: logits (N, LABEL_COUNT, H/16, W/16).
+    the person in units of `OFFSET_UNIT` pixels. labels: logits (N, LABEL_COUNT, H/16, W/16). embedding: (N, EMBEDDING,
+    H/4, W/4), what a cell answers. query: (N, EMBEDDING + 1, H/8, W/8), what a cell asks for, and a bias.
     """
 
     matte: Tensor
     centre: Tensor
     offset: Tensor
     labels: Tensor
+    embedding: Tensor
+    query: Tensor
 
 
 class ConvNorm(nn.Sequential):
@@ -209,11 +212,14 @@ class Segmenter(nn.Module):
         self.detail = ConvNorm(3, w4, 7, stride=4)
         self.gate = Gate(w32)
         self.wide32 = Block(w32, w32, 6, 5, 1)
-        nn.init.zeros_(self.wide32.project[1].weight)  # type: ignore[arg-type]
+        self.deep32 = Block(w32, w32, 6, 5, 1)
+        for block in (self.wide32, self.deep32):
+            nn.init.zeros_(block.project[1].weight)  # type: ignore[arg-type]
         self.context = ConvNorm(w32, w16, 1)
         self.side16 = ConvNorm(40, w16, 1, act=False)
         self.merge16 = nn.Sequential(nn.ReLU(inplace=True), ConvNorm(w16, w16))
         self.deep16 = Residual(w16, w16 // 2, silent=True)
+        self.wide16 = Residual(w16, 56, silent=True)
         self.down8 = ConvNorm(w16, w8, 1, act=False)
         self.side8 = ConvNorm(24, w8, 1, act=False)
         self.merge8 = nn.Sequential(nn.ReLU(inplace=True), Residual(w8, w8))
@@ -222,24 +228,34 @@ class Segmenter(nn.Module):
         self.merge4 = ConvNorm(w4, 32)
         self.matte_head = nn.Conv2d(32, 16, 3, padding=1)
         self.person_head = nn.Conv2d(32, 3, 1)
+        self.embedding_head = nn.Conv2d(32, EMBEDDING, 1)
+        self.query_head = nn.Conv2d(w8, EMBEDDING + 1, 1)
         self.label_head = nn.Conv2d(w16, LABEL_COUNT, 1)
         nn.init.constant_(self.person_head.bias[:1], -3.0)  # type: ignore[index]
+        # At first votes alone decide who belongs together.
+        nn.init.normal_(self.query_head.weight, std=0.01)
+        nn.init.constant_(self.query_head.bias[EMBEDDING:], 2.0)  # type: ignore[index]
 
     def forward(self, x: Tensor) -> SegmenterOutput:
         """x: (N, 3, H, W) in 0..1."""
         x = normalised(x)
         x4, x8, x16, x32 = self.encoder(x)
         height, width = x.shape[2] // 16, x.shape[3] // 16
-        deep = self.context(self.gate(self.wide32(x32)))
+        deep = self.context(self.gate(self.deep32(self.wide32(x32))))
         # H / 16 may be odd; the crop keeps /32 and /16 aligned at the top left.
         y16 = self.side16(x16) + F.interpolate(deep, scale_factor=2.0)[:, :, :height, :width]
-        y16 = self.deep16(self.merge16(y16))
+        y16 = self.wide16(self.deep16(self.merge16(y16)))
         y8 = self.merge8(self.side8(x8) + F.interpolate(self.down8(y16), scale_factor=2.0))
         fine = self.side4(x4) + self.detail(x)
         y4 = self.merge4(fine + F.interpolate(self.down4(y8), scale_factor=2.0))
         person = self.person_head(y4)
         return SegmenterOutput(
-            F.pixel_shuffle(self.matte_head(y4), 4), person[:, :1], person[:, 1:], self.label_head(y16)
+            F.pixel_shuffle(self.matte_head(y4), 4),
+            person[:, :1],
+            person[:, 1:],
+            self.label_head(y16),
+            self.embedding_head(y4),
+            self.query_head(y8),
         )
 
 
@@ -247,21 +263,37 @@ class SegmenterGraph(nn.Module):
     """The exported interface: pre- and post-processing inside the graph.
 
     `frame` u8 (1, H, W, 3) RGB → `matte` u8 (1, H, W, 1), `centre` f32 (1, H/4, W/4, 1) in 0..1, `offset` f32 (1, H/4,
-    W/4, 2) in pixels (dy, dx), `labels` u8 (1, H/16, W/16).
+    W/4, 2) in pixels (dy, dx), `labels` u8 (1, H/16, W/16), `embedding` f32 (1, H/4, W/4, EMBEDDING), `query` f32 (1,
+    H/8, W/8, EMBEDDING + 1).
     """
 
     def __init__(self, network: Segmenter) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
         x = frame.to(torch.float32).permute(0, 3, 1, 2) * (1 / 255)
         out = self.network(x)
         matte = (torch.sigmoid(out.matte) * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1)
         centre = torch.sigmoid(out.centre).permute(0, 2, 3, 1)
         offset = (out.offset * OFFSET_UNIT).permute(0, 2, 3, 1)
         labels = out.labels.argmax(1).to(torch.uint8)
-        return matte, centre, offset, labels
+        embedding = out.embedding.permute(0, 2, 3, 1)
+        query = out.query.permute(0, 2, 3, 1)
+        return matte, centre, offset, labels, embedding, query
+
+
+def affinity(output: SegmenterOutput, sample: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Logits (Q, H/4, W/4) that each cell is of the person that the cell at (row, column) of `sample` is of; all int64
+    (Q,), rows and columns at /4. The same sum in numpy: `streamgc.scene.affinity.logits`."""
+    height, width = output.offset.shape[2:]
+    rows = torch.arange(height, dtype=torch.float32)[:, None] * (4 / OFFSET_UNIT)
+    columns = torch.arange(width, dtype=torch.float32)[None] * (4 / OFFSET_UNIT)
+    votes = output.offset.float() + torch.stack([rows.expand(height, width), columns.expand(height, width)])
+    asked = output.query.float()[sample, :, row // 2, column // 2]
+    answer = (output.embedding.float()[sample] * asked[:, :EMBEDDING, None, None]).sum(1)
+    square = (votes[sample] - votes[sample, :, row, column][:, :, None, None]).square().sum(1)
+    return answer + asked[:, EMBEDDING, None, None] - SATURATION * square / (1 + square)
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -1,20 +1,22 @@
 """The shipped segmenter behind `Instances`: any frame in, people told apart, labels of the cells out.
 
 The network (`engines/segmenter/segmenter.onnx`) takes `frame` u8 (1, H, W, 3), H and W multiples of 16, and gives
-`matte` u8 (1, H, W, 1), `centre` f32 (1, H/4, W/4, 1), `offset` f32 (1, H/4, W/4, 2) in pixels and `labels` u8 (1,
-H/16, W/16). People are told apart as in Panoptic-DeepLab: each pixel of a person points to a centre and belongs to the
-peak nearest to where it points.
+`matte` u8 (1, H, W, 1), `centre` f32 (1, H/4, W/4, 1), `offset` f32 (1, H/4, W/4, 2) in pixels, `labels` u8 (1, H/16,
+W/16), `embedding` f32 (1, H/4, W/4, 8) and `query` f32 (1, H/8, W/8, 9). People are told apart by asking cells who
+belongs to them (`streamgc.scene.affinity`).
 """
 
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from streamgc.errors import SceneError
+from streamgc.scene import affinity
+from streamgc.scene.affinity import EMBEDDING, votes_of
 from streamgc.scene.instances import CELL, UNTRACKED, Instances, grid_of, mask_box, nobody, require
 from streamgc.scene.labels import COCO_PERSON, LABEL_COUNT
 
@@ -24,13 +26,11 @@ Plane = npt.NDArray[np.float32]
 SOLID = 110
 """Matte value above which a pixel surely is person."""
 PEAK = 0.2
-"""Value of the centre map from which a peak is a person."""
-REACH = 4
-"""Cells at /4 around a peak in which no second one is."""
+"""Value of the centre map from which a cell may be a person's first."""
 MOST = 12
 """People told apart at most."""
-APART = 1.8
-"""Distance of two groups' mean votes, in sums of their deviations, from which they are two people."""
+SAME = 0.5
+"""Share of the cells somebody claims that are claimed already, from which it is the same person again."""
 SMALLEST = 20
 """Cells at /4 (of 16 pixels each) below which a person is noise."""
 
@@ -91,128 +91,137 @@ class Segmenter:
             image = Image.fromarray(np.ascontiguousarray(rgb))
             rgb = np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR, reducing_gap=2.0))
         answer = self._engine.run({"frame": np.ascontiguousarray(rgb)[None]})
-        matte, centre, offset, labels = unpack(answer, rows, columns)
+        network = unpack(answer, rows, columns)
+        labels = network.labels
         if (rows, columns) != (height, width):
             labels = resize_mask(labels, *grid_of(height, width), smooth=False)
-        owners, scores = group(matte, centre, offset)
+        owners, scores = group(network)
         if not len(scores):
             return nobody(height, width, labels)
-        return _assemble(matte, owners, scores, labels, (height, width))
+        return _assemble(network.matte, owners, scores, labels, (height, width))
 
 
-def unpack(answer: Mapping[str, npt.NDArray[Any]], height: int, width: int) -> tuple[Mask, Plane, Plane, Mask]:
-    """matte u8 (H, W), centre f32 (H/4, W/4), offset f32 (H/4, W/4, 2), labels u8 (H/16, W/16), checked; raises
-    SceneError naming the tensor that is missing, has a wrong shape or type, or holds NaN."""
-    for name in ("matte", "centre", "offset", "labels"):
+class Network(NamedTuple):
+    """The network's answer to one frame: matte u8 (H, W), centre f32 (H/4, W/4), offset f32 (H/4, W/4, 2) in pixels,
+    labels u8 (H/16, W/16), embedding f32 (H/4, W/4, EMBEDDING), query f32 (H/8, W/8, EMBEDDING + 1)."""
+
+    matte: Mask
+    centre: Plane
+    offset: Plane
+    labels: Mask
+    embedding: Plane
+    query: Plane
+
+
+def unpack(answer: Mapping[str, npt.NDArray[Any]], height: int, width: int) -> Network:
+    """The network's answer, checked; raises SceneError naming the tensor that is missing, has a wrong shape or type, or
+    holds NaN."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "matte": (1, height, width, 1),
+        "centre": (1, height // 4, width // 4, 1),
+        "offset": (1, height // 4, width // 4, 2),
+        "labels": (1, height // CELL, width // CELL),
+        "embedding": (1, height // 4, width // 4, EMBEDDING),
+        "query": (1, height // 8, width // 8, EMBEDDING + 1),
+    }
+    for name in shapes:
         if name not in answer:
             raise SceneError(f"the segmenter has no output {name!r}")
-    matte, centre, offset, labels = (answer[n] for n in ("matte", "centre", "offset", "labels"))
-    require("matte", matte, (1, height, width, 1))
-    require("centre", centre, (1, height // 4, width // 4, 1))
-    require("offset", offset, (1, height // 4, width // 4, 2))
+    for name, shape in shapes.items():
+        if name != "labels":
+            require(name, answer[name], shape)
+    matte, labels = answer["matte"], answer["labels"]
     if labels.ndim == 4:
-        require("labels", labels, (1, height // CELL, width // CELL, LABEL_COUNT))
+        require("labels", labels, (*shapes["labels"], LABEL_COUNT))
         labels = labels.argmax(axis=3)
-    require("labels", labels, (1, height // CELL, width // CELL))
+    require("labels", labels, shapes["labels"])
     if matte.dtype != np.uint8:
         raise SceneError(f"segmenter output 'matte' must be uint8, got {matte.dtype}")
     if labels.size and int(labels.max()) >= LABEL_COUNT:
         raise SceneError(f"segmenter output 'labels' holds id {int(labels.max())}, the highest is {LABEL_COUNT - 1}")
-    return (
-        matte[0, :, :, 0],
-        centre[0, :, :, 0].astype(np.float32, copy=False),
-        offset[0].astype(np.float32, copy=False),
-        labels[0].astype(np.uint8),
+    centre, offset, embedding, query = (
+        answer[name][0].astype(np.float32, copy=False) for name in ("centre", "offset", "embedding", "query")
     )
+    return Network(matte[0, :, :, 0], centre[..., 0], offset, labels[0].astype(np.uint8), embedding, query)
 
 
-def peaks(centre: Plane) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Rows and columns of the strongest local maxima of the centre map, strongest first, no two within `REACH`."""
-    ys, xs = np.nonzero(centre >= PEAK)
-    order = np.argsort(-centre[ys, xs], kind="stable")
-    ys, xs = ys[order], xs[order]
-    chosen: list[int] = []
-    free = np.ones(len(ys), bool)
-    while free.any() and len(chosen) < MOST:
-        index = int(free.argmax())
-        chosen.append(index)
-        # All that slopes down from this peak goes with it: within reach, or half as high and within thrice the reach.
-        distance = np.maximum(np.abs(ys - ys[index]), np.abs(xs - xs[index]))
-        weak = centre[ys, xs] < 0.6 * centre[ys[index], xs[index]]
-        free &= (distance > REACH) & ~(weak & (distance <= 3 * REACH))
-    return ys[chosen], xs[chosen]
-
-
-def group(matte: Mask, centre: Plane, offset: Plane) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+def group(answer: Network) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
     """Who owns which /4 cell: int8 (H/4, W/4), -1 nobody, and a score f32 for each person.
 
-    Cells of the soft rim are owned too, so that no instance loses its hair. Without a peak all that is person is one
-    person.
+    The cell with the highest centre is asked who belongs to it; then the highest of those that nobody has claimed,
+    until hardly any are left (Neven et al., CVPR 2019). One who claims what somebody else has claimed is that person
+    again.
+    Cells of the soft rim are owned too, so that no instance loses its hair.
     """
-    person = matte[2::4, 2::4]
+    person = answer.matte[2::4, 2::4]
     solid = person > SOLID
-    rim = _grow(solid)
-    if int(solid.sum()) < SMALLEST:
-        return np.full(person.shape, -1, np.int8), np.zeros(0, np.float32)
-    ys, xs = peaks(np.where(rim, centre, 0))
-    if len(ys) < 2:
-        score = max(float(centre[ys[0], xs[0]]) if len(ys) else 0.0, 0.5)
-        return np.where(rim, 0, -1).astype(np.int8), np.array([score], np.float32)
-    rows, columns = np.nonzero(rim)
-    votes = np.stack([rows * 4 + 1.5 + offset[rows, columns, 0], columns * 4 + 1.5 + offset[rows, columns, 1]])
-    away = (votes[0][:, None] - (ys * 4 + 1.5)) ** 2 + (votes[1][:, None] - (xs * 4 + 1.5)) ** 2
-    nearest = away.argmin(axis=1)
-    inside = solid[rows, columns]
-    into = merge_groups(votes[:, inside], nearest[inside], len(ys))
-    nearest = into[nearest]
-    sizes = np.bincount(nearest[inside], minlength=len(ys))
-    real = np.flatnonzero(sizes >= min(SMALLEST, int(sizes.max())))
-    # Crumbs go to the real person they point at.
-    crumbs = ~np.isin(nearest, real)
-    nearest[crumbs] = into[real[away[crumbs][:, real].argmin(axis=1)]]
-    number = np.zeros(len(ys), np.int8)
-    number[real] = np.arange(len(real))
     owners = np.full(person.shape, -1, np.int8)
-    owners[rows, columns] = number[nearest]
-    best = np.array([centre[ys[into == k], xs[into == k]].max() for k in real])
-    return owners, np.clip(best, 0, 1).astype(np.float32)
+    if int(solid.sum()) < SMALLEST:
+        return owners, np.zeros(0, np.float32)
+    rim = _grow(solid)
+    rows, columns = np.nonzero(rim)
+    people = _People(answer, rows, columns, solid[rim])
+    while people.number < MOST and people.ask():
+        pass
+    if not people.number:
+        owners[rim] = 0
+        return owners, np.array([max(0.5, float(answer.centre[rim].max()))], np.float32)
+    owners[rows, columns] = people.owners()
+    return owners, np.clip(people.scores, 0, 1).astype(np.float32)
 
 
-def merge_groups(votes: Plane, groups: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    """Into which group each of `count` groups goes: int64 (count,), itself where it stands alone.
+class _People:
+    """The people found so far among some /4 cells, and which cells nobody has claimed."""
 
-    votes: f32 (2, n), where each cell points; groups: int64 (n,). One person is often given several peaks, whose groups
-    then split one cloud of votes: the distance of the halves' means is 1.3 (normal) to 1.7 (uniform) times the sum of
-    their deviations along it. Two people are two clouds, and farther apart.
-    """
-    into = np.arange(count)
-    sums = np.stack([np.bincount(groups, w, count) for w in _moments(votes)])
-    while True:
-        alive = np.flatnonzero((into == np.arange(count)) & (sums[0] > 0))
-        if len(alive) < 2:
-            return into
-        _, mean_y, mean_x, square_y, square_x, cross = sums[:, alive] / np.maximum(sums[0, alive], 1)
-        dy, dx = mean_y[:, None] - mean_y, mean_x[:, None] - mean_x
-        distance = np.hypot(dy, dx) + 1e-6
-        uy, ux = dy / distance, dx / distance
-        spread_y, spread_x = (square_y - mean_y**2)[:, None], (square_x - mean_x**2)[:, None]
-        variance = uy**2 * spread_y + ux**2 * spread_x + 2 * uy * ux * (cross - mean_y * mean_x)[:, None]
-        deviation = np.sqrt(np.maximum(variance, 1.0))
-        ratio = distance / (deviation + deviation.T)
-        ratio[np.arange(len(alive)), np.arange(len(alive))] = np.inf
-        first, second = divmod(int(ratio.argmin()), len(alive))
-        if ratio[first, second] >= APART:
-            return into
-        keep, drop = sorted((int(alive[first]), int(alive[second])))
-        into[into == drop] = keep
-        sums[:, keep] += sums[:, drop]
-        sums[0, drop] = 0
+    def __init__(
+        self,
+        answer: Network,
+        rows: npt.NDArray[np.int64],
+        columns: npt.NDArray[np.int64],
+        solid: npt.NDArray[np.bool_],
+    ) -> None:
+        self._centre = answer.centre[rows, columns]
+        self._votes = votes_of(answer.offset)[rows, columns]
+        self._embedding = answer.embedding[rows, columns]
+        self._query = answer.query[rows // 2, columns // 2]
+        self._solid = solid
+        self._free = solid.copy()
+        self._logits: list[Plane] = []
+        self.scores: list[float] = []
 
+    @property
+    def number(self) -> int:
+        """How many people are found."""
+        return len(self._logits)
 
-def _moments(votes: Plane) -> tuple[npt.NDArray[np.float64], ...]:
-    """Weights whose sums over a group are its size, means, squares and product."""
-    y, x = votes.astype(np.float64)
-    return np.ones_like(y), y, x, y * y, x * x, y * x
+    def ask(self) -> bool:
+        """Ask one cell; False when there is none left that is worth it."""
+        if int(self._free.sum()) < SMALLEST:
+            return False
+        cell = int(np.where(self._free, self._centre, -1).argmax())
+        logits = affinity.logits(self._votes, self._embedding, self._votes[cell], self._query[cell])
+        claimed = (logits > 0) & self._solid
+        new = claimed & self._free
+        known = self._same(claimed)
+        if known is not None:
+            self._logits[known] = np.maximum(self._logits[known], logits)
+        elif int(new.sum()) >= SMALLEST and self._centre[cell] >= PEAK:
+            self._logits.append(logits)
+            self.scores.append(float(self._centre[cell]))
+        self._free &= ~claimed
+        self._free[cell] = False
+        return True
+
+    def _same(self, claimed: npt.NDArray[np.bool_]) -> int | None:
+        """Whom the claimed cells belong to already, if most of them do."""
+        overlaps = [int((claimed & (known > 0)).sum()) for known in self._logits]
+        if not overlaps or max(overlaps) < SAME * int(claimed.sum()):
+            return None
+        return int(np.argmax(overlaps))
+
+    def owners(self) -> npt.NDArray[np.int8]:
+        """The person of each cell, int8 (cells,)."""
+        return np.asarray(np.stack(self._logits).argmax(axis=0), np.int8)
 
 
 def _grow(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

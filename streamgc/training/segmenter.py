@@ -21,9 +21,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from streamgc.errors import TrainingError
-from streamgc.networks.segmenter import Segmenter, SegmenterOutput, parameter_count
+from streamgc.networks.segmenter import Segmenter, SegmenterOutput, affinity, parameter_count
 from streamgc.training.segmenter_data import UNKNOWN, Items, build_cache, hole_fraction, read_mask, read_picture
 from streamgc.training.segmenter_stream import Batch, SampleStream
+from streamgc.training.together import Together, train_together
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -42,7 +43,7 @@ class SegmenterSettings:
     start: weights (safetensors) to begin from when `run` has no checkpoint; without them the encoder begins from
     ImageNet. minutes: of training, over all resumptions. side: of the squares that end the training; the first
     `small_share` of it uses three quarters of it. precision: of the forward pass; `auto` takes what is faster here.
-    workers: processes that draw samples.
+    threads: processes of one thread, each with a batch of its own. workers: processes that draw samples, for each.
     """
 
     data: Path
@@ -63,7 +64,8 @@ class SegmenterSettings:
 
 
 def segmenter_loss(output: SegmenterOutput, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-    """BCE with heavier edges + Dice for the matte, focal BCE for centres, L1 for offsets, cross entropy for labels."""
+    """BCE with heavier edges + Dice for the matte, focal BCE for centres, L1 for offsets, BCE for who belongs together,
+    cross entropy for labels."""
     logits = output.matte.float()
     with torch.no_grad():
         # Borders decide hair and fingers: within 3 px of one, a pixel counts four times.
@@ -81,9 +83,32 @@ def segmenter_loss(output: SegmenterOutput, batch: Batch) -> tuple[Tensor, dict[
     centre = (focal * batch.trusted).sum() / batch.centres
     offset = ((output.offset.float() - batch.offset).abs() * batch.where).sum() / batch.where.sum().clamp(min=1)
     labels = F.cross_entropy(output.labels.float(), batch.labels, ignore_index=UNKNOWN, label_smoothing=0.02)
-    total = matte + dice.mean() + 0.03 * centre + offset + 0.25 * labels
-    parts = {"matte": matte, "dice": dice.mean(), "centre": centre, "offset": offset, "labels": labels}
+    together = together_loss(output, batch)
+    total = matte + dice.mean() + 0.03 * centre + 0.5 * offset + together + 0.25 * labels
+    parts = {
+        "matte": matte,
+        "dice": dice.mean(),
+        "centre": centre,
+        "offset": offset,
+        "together": together,
+        "labels": labels,
+    }
     return total, {name: float(value.detach()) for name, value in parts.items()}
+
+
+def together_loss(output: SegmenterOutput, batch: Batch) -> Tensor:
+    """Mean BCE over the queries of a batch that each cell of a person is of the one asked for; own cells and those of
+    others weigh the same."""
+    if not len(batch.queries):
+        return output.query.sum() * 0
+    sample, row, column, number = batch.queries.unbind(1)
+    logits = affinity(output, sample, row, column)
+    owner = batch.owner[sample]
+    own = (owner == number[:, None, None]).float()
+    other = ((owner > 0).float() - own).clamp(min=0)
+    cost = F.binary_cross_entropy_with_logits(logits, own, reduction="none")
+    mean = [(cost * part).sum((1, 2)) / part.sum((1, 2)).clamp(min=1) for part in (own, other)]
+    return (mean[0] + mean[1]).mean()
 
 
 def _largest(plane: Tensor) -> Tensor:
@@ -259,12 +284,13 @@ class SegmenterTrainer:
         with (self.settings.run / "log.jsonl").open("a") as log:
             log.write(json.dumps({k: round(v, 4) for k, v in line.items()}) + "\n")
 
-    def run(self, batches: SampleStream) -> None:
-        """Train until the time is spent."""
+    def run(self, batches: SampleStream, place: Together) -> None:
+        """Train until the time is spent; others than the leader follow its clock and save nothing."""
         settings = self.settings
         losses: dict[str, float] = {}
         last, saved = time.monotonic(), self.spent
         for batch in batches:
+            self.spent = place.agree(self.spent)
             if self.progress >= 1.0:
                 break
             small = self.progress < settings.small_share
@@ -273,17 +299,18 @@ class SegmenterTrainer:
             rate = settings.rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress)))
             for group in self.optimiser.param_groups:
                 group["lr"] = rate * group["share"]
-            losses = train_step(self.network, self.optimiser, batch, self.half)
+            losses = train_step(self.network, self.optimiser, batch, self.half, place)
             self.average.update(self.network, self.step)
             self.step += 1
             now = time.monotonic()
             self.spent += min(now - last, LONGEST_STEP)
             last = now
-            if self.spent - saved > settings.save_every_seconds:
+            if place.leads and self.spent - saved > settings.save_every_seconds:
                 saved = self.spent
                 self.save(losses)
                 last = time.monotonic()
-        self.save(losses)
+        if place.leads:
+            self.save(losses)
 
 
 def train_segmenter(settings: SegmenterSettings) -> Path:
@@ -291,22 +318,31 @@ def train_segmenter(settings: SegmenterSettings) -> Path:
 
     A line a save goes to `log.jsonl` in the run folder: minutes, steps, losses and person IoU on CCP validation.
     """
-    torch.set_num_threads(settings.threads)
-    torch.manual_seed(settings.seed)
     cache = settings.run / "cache"
     if not (cache / "items.json").exists():
         build_cache(settings.data, settings.weights, cache)
+    train_together(_train, settings, settings.threads)
+    return settings.run / "checkpoint.pt"
+
+
+def _train(settings: SegmenterSettings, place: Together) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(settings.seed)
     trainer = SegmenterTrainer(settings)
-    seed = settings.seed * 1_000_003 + trainer.step
-    trainer.run(SampleStream(Items(cache), settings.batch, seed, settings.side * 3 // 4, settings.workers))
-    return trainer.checkpoint
+    seed = settings.seed * 1_000_003 + trainer.step + 7919 * place.number
+    items = Items(settings.run / "cache")
+    trainer.run(SampleStream(items, settings.batch, seed, settings.side * 3 // 4, settings.workers), place)
 
 
 def train_step(
-    network: Segmenter, optimiser: torch.optim.Optimizer, batch: Batch, half: bool = False
+    network: Segmenter,
+    optimiser: torch.optim.Optimizer,
+    batch: Batch,
+    half: bool = False,
+    place: Together | None = None,
 ) -> dict[str, float]:
-    """One step of gradient descent, the forward pass in bf16 when `half`; returns the loss's parts. Raises
-    TrainingError when the loss is not finite."""
+    """One step of gradient descent, the forward pass in bf16 when `half`, with the gradients of all processes; returns
+    the loss's parts. Raises TrainingError when the loss is not finite."""
     network.train()
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         output = network(batch.frame)
@@ -315,6 +351,8 @@ def train_step(
         raise TrainingError(f"the loss is {float(loss)}; lower the rate")
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    if place is not None:
+        place.average(network.parameters())
     torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
     optimiser.step()
     return parts

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from streamgc.errors import TrainingError
-from streamgc.networks.segmenter import OFFSET_UNIT
+from streamgc.scene.affinity import OFFSET_UNIT
 from streamgc.scene.labels import Label
 from streamgc.training.segmenter_data import UNKNOWN, Item
 
@@ -62,6 +62,12 @@ class Targets(NamedTuple):
     centres: int
 
 
+SEEN = 12
+"""Cells at /4 below which a person has no centre and is not asked for."""
+QUERIES = 3
+"""Cells of each person that are asked for who is of the same person, one of them where its centre is looked for."""
+
+
 class Cutout(NamedTuple):
     """A person to paste: RGBA image, and whether the mask is cut by the lower edge."""
 
@@ -86,12 +92,10 @@ def targets_of(owner: Mask, known: bool) -> Targets:
     for number in range(1, int(grid.max(initial=0)) + 1):
         mine = grid == number
         area = int(mine.sum())
-        if area < 12:
+        if area < SEEN:
             continue
         centres += 1
-        ys, xs = np.nonzero(mine)
-        upper = -(-area // 2)  # `nonzero` goes from the top downwards
-        y, x = ys[:upper].mean() * 4 + 1.5, xs[:upper].mean() * 4 + 1.5
+        y, x = centre_of(mine) * 4 + 1.5
         sigma = float(np.clip(0.08 * 4 * np.sqrt(area), 5, 16))
         np.maximum(heat, np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * sigma * sigma)), out=heat)
         offset[0][mine] = np.broadcast_to((y - rows) / OFFSET_UNIT, mine.shape)[mine]
@@ -101,6 +105,27 @@ def targets_of(owner: Mask, known: bool) -> Targets:
     if not known:
         where[:] = 0
     return Targets(heat, offset, where, centres)
+
+
+def centre_of(mine: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Row and column, in cells, of the mean of the upper half of the set cells; there must be some."""
+    cells = np.argwhere(mine)  # goes from the top downwards
+    return np.asarray(cells[: -(-len(cells) // 2)].mean(axis=0))
+
+
+def queries_of(owner: Mask, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Row and column at /4, and person, of the cells that are asked: (Q, 3), `QUERIES` for each person of an owner map
+    u8 (H, W). One is near the centre, where a call asks first; any other may be asked when centres fail."""
+    grid = owner[2::4, 2::4]
+    asked: list[list[int]] = []
+    for number in range(1, int(grid.max(initial=0)) + 1):
+        cells = np.argwhere(grid == number)
+        if len(cells) < SEEN:
+            continue
+        middle = centre_of(grid == number) + rng.normal(0, 0.06 * np.sqrt(len(cells)), 2)
+        picks = [int(np.square(cells - middle).sum(axis=1).argmin()), *rng.integers(0, len(cells), QUERIES - 1)]
+        asked.extend([*cells[pick], number] for pick in picks)
+    return np.array(asked, np.int64).reshape(-1, 3)
 
 
 def cell_labels(labels: Mask) -> Mask:
@@ -188,7 +213,7 @@ class SceneMaker:
     def draw(self, rng: np.random.Generator, height: int, width: int) -> Sample:
         """One degraded sample of size (height, width), multiples of 16."""
         roll = rng.random()
-        if roll < 0.36:
+        if roll < 0.28:
             sample = self._plain(rng, self._person_item(rng), height, width)
         elif roll < 0.94:
             sample = self.composite(rng, height, width)
@@ -207,7 +232,7 @@ class SceneMaker:
         canvas = Image.fromarray(base.frame)
         person = np.zeros((height, width), np.uint8)
         owner = np.zeros((height, width), np.uint8)
-        count = people if people is not None else int(rng.choice([1, 2, 3], p=[0.3, 0.42, 0.28]))
+        count = people if people is not None else int(rng.choice([1, 2, 3], p=[0.26, 0.46, 0.28]))
         previous: tuple[float, float] | None = None
         whole: list[int] = []
         for number in range(1, count + 1):

@@ -25,7 +25,7 @@ from streamgc.training.segmenter_data import Items
 from streamgc.training.segmenter_scenes import SceneMaker
 
 INPUTS = ("frame",)
-OUTPUTS = ("matte", "centre", "offset", "labels")
+OUTPUTS = ("matte", "centre", "offset", "labels", "embedding", "query")
 HALF_FROM = 8000
 """Weights of at least so many values are stored in fp16; of the small layers, which draw the borders, fp16 moves single
 pixels by a twentieth."""
@@ -147,6 +147,7 @@ blocks at half resolution.
 | `centre` | f32 (1, H/4, W/4, 1), 0..1, a peak in the middle of the upper half of each person |
 | `offset` | f32 (1, H/4, W/4, 2), pixels (down, right) from the cell to that of its person |
 | `labels` | u8 (1, H/16, W/16), ids of `streamgc/scene/labels.py` |
+| `embedding`, `query` | f32 (1, H/4, W/4, 8) and (1, H/8, W/8, 9): who belongs together, `streamgc/scene/affinity.py` |
 
 `segmenter.onnx` stores its large weights in fp16; `segmenter.int8.onnx` is the int8 variant;
 `segmenter.safetensors` holds bf16 weights to resume a training from.
@@ -156,8 +157,8 @@ blocks at half resolution.
 {spent["steps"]:.0f} steps of 12 pictures in {spent["minutes"]} minutes on two CPU cores, the last of the trainings that
 `docs/results/training.md` lists, each from the weights before. The first part at 192², the end at 256², AdamW,
 cosine by time, averaged weights. Losses: BCE (borders four times) + Dice, focal centres, L1 offsets (small people
-more), cross entropy for labels. Most samples are composites of one to three people over empty rooms,
-with exactly known masks. int8 weights use half of their range, so that CPUs without VNNI do not saturate.
+more), BCE for who belongs together, cross entropy for labels. Most samples are composites of one to three people over
+empty rooms, with exactly known masks. int8 weights use half of their range, so that CPUs without VNNI do not saturate.
 
 ## Data
 

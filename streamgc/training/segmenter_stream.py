@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from streamgc.training.segmenter_scenes import ItemSource, Sample, SceneMaker, targets_of
+from streamgc.training.segmenter_scenes import ItemSource, Sample, SceneMaker, queries_of, targets_of
 
 AHEAD = 3
 """Batches that each worker keeps ready."""
@@ -21,7 +22,7 @@ AHEAD = 3
 class Batch(NamedTuple):
     """Tensors of a batch: frame f32 (N, 3, H, W) 0..1, person and weight f32 (N, 1, H, W), heat and where f32 (N, 1,
     H/4, W/4), offset f32 (N, 2, H/4, W/4), trusted f32 (N, 1, 1, 1), labels int64 (N, H/16, W/16), centres: how many
-    there are."""
+    there are, owner u8 (N, H/4, W/4), queries int64 (Q, 4): sample, row and column at /4, and person."""
 
     frame: Tensor
     person: Tensor
@@ -32,11 +33,14 @@ class Batch(NamedTuple):
     trusted: Tensor
     labels: Tensor
     centres: int
+    owner: Tensor
+    queries: Tensor
 
 
-def collate(samples: list[Sample]) -> Batch:
+def collate(samples: list[Sample], rng: np.random.Generator) -> Batch:
     """Samples of one size as a batch."""
     targets = [targets_of(s.owner, s.known) for s in samples]
+    known = [(n, s if s.known else s._replace(owner=np.zeros_like(s.owner))) for n, s in enumerate(samples)]
     frame = torch.from_numpy(np.stack([s.frame for s in samples])).permute(0, 3, 1, 2)
 
     def planes(arrays: list[Any]) -> Tensor:
@@ -52,7 +56,13 @@ def collate(samples: list[Sample]) -> Batch:
         torch.tensor([float(s.known) for s in samples]).view(-1, 1, 1, 1),
         torch.from_numpy(np.stack([s.labels for s in samples]).astype(np.int64)),
         max(1, sum(t.centres for t in targets)),
+        torch.from_numpy(np.stack([s.owner[2::4, 2::4] for s in samples])),
+        torch.from_numpy(np.concatenate([_numbered(n, queries_of(s.owner, rng)) for n, s in known])),
     )
+
+
+def _numbered(sample: int, queries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.column_stack([np.full(len(queries), sample), queries])
 
 
 def shapes(side: int) -> list[tuple[int, int]]:
@@ -79,7 +89,7 @@ class Drawing(IterableDataset[Batch]):
         while True:
             choices = shapes(int(self._side[0]))
             height, width = choices[int(rng.integers(len(choices)))]
-            yield collate([maker.draw(rng, height, width) for _ in range(self._batch)])
+            yield collate([maker.draw(rng, height, width) for _ in range(self._batch)], rng)
 
 
 class SampleStream:
