@@ -20,6 +20,7 @@ engines = typer.Typer(help="The shipped networks: list, verify, compile.", no_ar
 Data = Annotated[Path, typer.Option(help="Folder with clips/, stills/SET/ and masks/SET/.")]
 Run = Annotated[Path, typer.Option(help="Folder for caches and checkpoints; a training found there goes on.")]
 Minutes = Annotated[float, typer.Option(help="How long to train.")]
+Processes = Annotated[int, typer.Option(help="Processes that train together; one a core.")]
 Teachers = Annotated[Path, typer.Option(help="Folder of the teacher networks.")]
 
 
@@ -135,14 +136,14 @@ def train_segmenter(
     run: Run = Path("runs/segmenter"),
     minutes: Minutes = 35.0,
     start: Annotated[Path | None, typer.Option(help="Weights to start from when the run is new.")] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    processes: Processes = 2,
     precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is faster here.")] = "auto",
     ship: Annotated[Path | None, typer.Option(help="Model folder to write when it is done.")] = None,
 ) -> None:
     """Train the segmenter on masks and pseudo-labels."""
     from streamgc.evaluation.scene_commands import train_command
 
-    train_command(data, teachers, run, minutes, start, threads, precision, ship)
+    train_command(data, teachers, run, minutes, start, processes, precision, ship)
 
 
 @train.command("room")

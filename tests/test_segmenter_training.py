@@ -176,7 +176,7 @@ def test_two_processes_take_the_same_steps(cache: Path, tmp_path: Path) -> None:
     write_validation(tmp_path)
     (tmp_path / "cache").symlink_to(cache)
     settings = SegmenterSettings(
-        tmp_path, tmp_path, tmp_path, minutes=0.02, batch=2, side=64, pretrained=False, threads=2, workers=0
+        tmp_path, tmp_path, tmp_path, minutes=0.02, batch=2, side=64, pretrained=False, processes=2, workers=0
     )
     first = torch.load(train_segmenter(settings), weights_only=True)
     assert first["step"] >= 1
@@ -258,7 +258,7 @@ def write_validation(data: Path) -> None:
 def test_training_goes_on_where_it_was_interrupted(cache: Path, tmp_path: Path) -> None:
     write_validation(tmp_path)
     settings = SegmenterSettings(
-        tmp_path, tmp_path, cache.parent, minutes=0.01, batch=2, side=64, pretrained=False, threads=1, workers=0
+        tmp_path, tmp_path, cache.parent, minutes=0.01, batch=2, side=64, pretrained=False, processes=1, workers=0
     )
     checkpoint = train_segmenter(settings)
     first = torch.load(checkpoint, weights_only=True)

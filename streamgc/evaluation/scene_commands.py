@@ -87,7 +87,7 @@ def train_command(
     run: Annotated[Path, typer.Option(help="Folder for cache and checkpoints; a training in it goes on.")],
     minutes: float = 35.0,
     start: Annotated[Path | None, typer.Option(help="Weights to start from when the run is new.")] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads of the training.")] = 2,
+    processes: Annotated[int, typer.Option(help="Processes of one thread that train together.")] = 2,
     precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is faster here.")] = "auto",
     ship: Annotated[Path | None, typer.Option(help="Write the finished model's folder here.")] = None,
 ) -> None:
@@ -97,7 +97,7 @@ def train_command(
 
     if precision != "auto" and precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: one of auto, {', '.join(PRECISIONS)}")
-    settings = SegmenterSettings(data, teachers, run, start, minutes, precision=precision, threads=threads)  # type: ignore[arg-type]
+    settings = SegmenterSettings(data, teachers, run, start, minutes, precision=precision, processes=processes)  # type: ignore[arg-type]
     checkpoint = train_segmenter(settings)
     network, _ = load_checkpoint(checkpoint)
     score = person_iou(network, data, "ccp")

@@ -43,7 +43,7 @@ class SegmenterSettings:
     start: weights (safetensors) to begin from when `run` has no checkpoint; without them the encoder begins from
     ImageNet. minutes: of training, over all resumptions. side: of the squares that end the training; the first
     `small_share` of it uses three quarters of it. precision: of the forward pass; `auto` takes what is faster here.
-    threads: processes of one thread, each with a batch of its own. workers: processes that draw samples, for each.
+    processes: of one thread, each with a batch of its own. workers: processes that draw samples, for each.
     """
 
     data: Path
@@ -58,7 +58,7 @@ class SegmenterSettings:
     pretrained: bool = True
     precision: Precision = "auto"
     seed: int = 1
-    threads: int = 2
+    processes: int = 2
     workers: int = 1
     save_every_seconds: float = 120.0
 
@@ -321,7 +321,7 @@ def train_segmenter(settings: SegmenterSettings) -> Path:
     cache = settings.run / "cache"
     if not (cache / "items.json").exists():
         build_cache(settings.data, settings.weights, cache)
-    train_together(_train, settings, settings.threads)
+    train_together(_train, settings, settings.processes)
     return settings.run / "checkpoint.pt"
 
 
