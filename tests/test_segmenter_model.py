@@ -13,7 +13,7 @@ pytest.importorskip("openvino")
 def test_the_shipped_model_is_whole_small_and_says_its_labels() -> None:
     model = ModelStore().open("segmenter")
     assert model.extra("labels") == list(LABEL_NAMES)
-    assert model.network("segmenter").stat().st_size < 2_500_000
+    assert model.network("segmenter").stat().st_size < 3_200_000  # 1.5 million parameters in fp16
     assert model.card is not None
     assert model.licence is not None
     assert "research" in model.licence.read_text()
