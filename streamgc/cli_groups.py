@@ -99,15 +99,15 @@ def train_call(
     minutes: Minutes = 60.0,
     rate: Annotated[float, typer.Option(help="Learning rate; falls as a cosine over the run.")] = 4e-4,
     perceptual: Annotated[float, typer.Option(help="Weight of the perceptual loss; 0 for a first stage.")] = 0.8,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    processes: Processes = 2,
     start: Annotated[Path | None, typer.Option(help="Weights to start from when the run is new.")] = None,
 ) -> None:
     """Train encoder, reference and generator of the call model."""
-    from streamgc.training.call_model import CallTrainer, CallTraining
-    from streamgc.training.call_samples import Cache
+    from streamgc.training.call_model import CallRun, CallTraining, train_call
 
-    settings = CallTraining(minutes=minutes, rate=rate, perceptual=perceptual, threads=threads)
-    CallTrainer(Cache(cache), run, settings, start).run()
+    ramp = CallTraining.ramp_steps if start is None else 0
+    training = CallTraining(minutes=minutes, rate=rate, perceptual=perceptual, ramp_steps=ramp)
+    train_call(CallRun(cache, run, training, start), processes)
 
 
 @train.command("ship-call")

@@ -19,7 +19,7 @@ from streamgc.evaluation.clips import load_clip
 from streamgc.evaluation.faces import FaceFinder
 from streamgc.evaluation.identity import FaceIdentity
 from streamgc.training.call_cache import CacheSettings, add_faces, build_cache
-from streamgc.training.call_model import FACE_SEEN, CallTrainer, CallTraining, Losses
+from streamgc.training.call_model import FACE_SEEN, CallRun, CallTrainer, CallTraining, Losses, train_call
 from streamgc.training.call_samples import (
     FACE_NUMBERS,
     FACE_WEIGHT,
@@ -28,6 +28,7 @@ from streamgc.training.call_samples import (
     Sampler,
     SampleSettings,
     attention,
+    face_change,
 )
 from streamgc.training.call_ship import averaged, load_checkpoint
 from streamgc.training.face_weights import face_finder
@@ -93,6 +94,31 @@ def test_faces_lie_beside_the_cache_and_move_with_the_crop(folder: Path) -> None
     again = Sampler(cache, SampleSettings(batch=8, size=64, still_share=0), 3).batch()
     for one, other in zip(samples, again, strict=True):
         assert torch.equal(one, other)
+
+
+def test_of_two_clips_the_turned_face_is_taken(folder: Path) -> None:
+    cache = Cache(folder)
+    sampler = Sampler(cache, SampleSettings(batch=2, size=64, still_share=0, turned_share=1.0), 3)
+    plain = Sampler(cache, SampleSettings(batch=2, size=64, still_share=0, turned_share=0.0), 3)
+    frame = np.full((2, 256, 256, 3), 100, np.uint8)
+    drawn = sampler._clip()._replace(frames=frame, faces=np.stack([FACE, FACE]), key=frame[0])
+    assert face_change(drawn) == 0
+    assert face_change(drawn._replace(key=frame[0] + 30)) == pytest.approx(30)
+    away = frame[0].copy()
+    away[200:, 200:] = 0
+    assert face_change(drawn._replace(key=away)) < 1, "what is not the face does not count"
+    assert face_change(drawn._replace(faces=np.full((2, FACE_NUMBERS), np.nan, np.float32), key=away)) == 0
+    add_faces(folder, lambda picture: FACE)
+    known = Cache(folder)
+    sampler, plain = (Sampler(known, s.settings, 3) for s in (sampler, plain))
+    chosen, any_of = (np.mean([face_change(s._clip()) for _ in range(40)]) for s in (sampler, plain))
+    assert chosen >= any_of
+
+
+def test_two_processes_train_one_call_model(folder: Path, tmp_path: Path) -> None:
+    train_call(CallRun(folder, tmp_path, CallTraining(samples=SMALL, minutes=0.02)), 2)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["steps"] >= 1
 
 
 def test_an_error_in_a_face_costs_more(folder: Path) -> None:

@@ -15,6 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from streamgc.networks.lite import CELL, CHANNELS, LEVELS, Encoder, Generated, Generator, Reference, quantise
 from streamgc.training.call_samples import Cache, Sampler, Samples, SampleSettings
 from streamgc.training.perceptual import PerceptualLoss
+from streamgc.training.together import Together, train_together
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,16 @@ class CallTraining:
     minutes: float = 60.0
     rate: float = 4e-4
     seed: int = 1
-    threads: int = 2
+    threads: int = 1
     perceptual: float = 0.0
     """Weight of the perceptual loss; 0 in the first stage."""
     perceptual_samples: int = 4
     """Samples of a batch that the perceptual loss looks at, and only their newer pictures: it is dear."""
     samples: SampleSettings = field(default_factory=SampleSettings)
-    target_bits: tuple[tuple[int, float], ...] = ((2, 0.9), (4, 1.8), (8, 4.0))
+    target_bits: tuple[tuple[int, float], ...] = ((2, 1.3), (4, 2.8), (8, 5.0))
     """Target bits per kept cell for each channel count."""
     ramp_steps: int = 2500
-    """Steps over which the target falls from three times its value."""
+    """Steps over which the target falls from three times its value, in a training from nothing; 0: it begins there."""
     face_crops: float = 0.6
     """Share of the perceptual loss's sharp crops that are laid around a face, where there is one."""
     lost_share: float = 0.15
@@ -180,9 +182,17 @@ class Losses:
 class CallTrainer:
     """One run: steps, log, checkpoints; picks up where a checkpoint in ``folder`` left off."""
 
-    def __init__(self, cache: Cache, folder: Path, settings: CallTraining, start: Path | None = None) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        folder: Path,
+        settings: CallTraining,
+        start: Path | None = None,
+        place: Together | None = None,
+    ) -> None:
         """``start``: shipped weights (safetensors) to begin from when ``folder`` has no checkpoint."""
         torch.set_num_threads(settings.threads)
+        self.place = Together() if place is None else place
         torch.manual_seed(settings.seed)
         self.folder, self.settings = folder, settings
         self.model = CallModel().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -193,8 +203,9 @@ class CallTrainer:
         self.beta = {channels: 0.002 for channels, _ in settings.target_bits}
         self.steps, self.seconds = 0, 0.0
         self._resume()
-        self.random = np.random.default_rng(settings.seed + self.steps)
-        self.sampler = Sampler(cache, settings.samples, settings.seed + self.steps)
+        seed = settings.seed + self.steps + 1_000_003 * self.place.number
+        self.random = np.random.default_rng(seed)
+        self.sampler = Sampler(cache, settings.samples, seed)
         self.losses = Losses(settings)
         self.log: dict[str, list[float]] = {}
 
@@ -227,7 +238,7 @@ class CallTrainer:
         (self.folder / "settings.json").write_text(json.dumps(asdict(self.settings), indent=1))
 
     def run(self) -> None:
-        """Train for ``settings.minutes``; prints a line every 100 steps.
+        """Train for ``settings.minutes`` of the leader's clock; the leader prints a line every 100 steps and saves.
 
         The next batch is drawn on a thread of its own while a step runs, always in the same order.
         """
@@ -235,7 +246,7 @@ class CallTrainer:
         budget = self.settings.minutes * 60
         with ThreadPoolExecutor(1, thread_name_prefix="draw") as drawing:
             drawn = drawing.submit(self.sampler.batch)
-            while (elapsed := time.monotonic() - started) < budget:
+            while (elapsed := self.place.agree(time.monotonic() - started)) < budget:
                 rate = self._rate_at(elapsed / budget)
                 for group in self.optimiser.param_groups:
                     group["lr"] = rate
@@ -243,10 +254,11 @@ class CallTrainer:
                 self.step(samples)
                 if self.steps % 100 == 0:
                     self._report(elapsed, rate)
-                if time.monotonic() - saved > self.settings.checkpoint_seconds:
+                if self.place.leads and time.monotonic() - saved > self.settings.checkpoint_seconds:
                     self.save()
                     saved = time.monotonic()
-        self.save()
+        if self.place.leads:
+            self.save()
 
     def _rate_at(self, part: float) -> float:
         """Learning rate when this part of the time has gone: a warm-up of 200 steps, then half a cosine."""
@@ -282,6 +294,7 @@ class CallTrainer:
             before = (hard * kept).detach()
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        self.place.average(model.parameters())
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         self.optimiser.step()
         self.steps += 1
@@ -309,7 +322,7 @@ class CallTrainer:
         above = costs.gather(-1, (low + 3).long().unsqueeze(-1)).squeeze(-1)
         smooth = (((1 - part) * below + part * above) * mask).sum((1, 2, 3)) / cells
         # Generous at first: a code that is squeezed before G can read it dies out, and G learns to copy the key.
-        ramp = min(1.0, self.steps / self.settings.ramp_steps)
+        ramp = min(1.0, self.steps / self.settings.ramp_steps) if self.settings.ramp_steps else 1.0
         targets = {channels: bits * (3 - 2 * ramp) for channels, bits in self.settings.target_bits}
         weights = torch.tensor([self.beta[int(c)] for c in counts])
         real = ((surprise.detach() * mask).sum((1, 2, 3)) / cells).tolist()
@@ -330,7 +343,28 @@ class CallTrainer:
         self.log.setdefault(name, []).append(value)
 
     def _report(self, elapsed: float, rate: float) -> None:
+        if not self.place.leads:
+            self.log.clear()
+            return
         means = " ".join(f"{name} {np.mean(values):.3f}" for name, values in sorted(self.log.items()))
         betas = " ".join(f"β{c} {b:.5f}" for c, b in self.beta.items())
         print(f"{elapsed:.0f}s step {self.steps} lr {rate:.1e} {means} {betas}", flush=True)
         self.log.clear()
+
+
+class CallRun(NamedTuple):
+    """A training as `train_call` starts it: in ``processes`` of ``training.threads`` threads."""
+
+    cache: Path
+    folder: Path
+    training: CallTraining
+    start: Path | None = None
+
+
+def train_call(run: CallRun, processes: int) -> None:
+    """Train, in several processes that average their gradients. Raises TrainingError."""
+    train_together(_train, run, processes)
+
+
+def _train(run: CallRun, place: Together) -> None:
+    CallTrainer(Cache(run.cache), run.folder, run.training, run.start, place).run()

@@ -48,6 +48,11 @@ class SampleSettings:
     """Share of samples in which something that the key does not hold moves into the picture."""
     moved_share: float = 0.15
     """Share of clips that are moved further than they move by themselves."""
+    fresh_share: float = 0.35
+    """Share of clips whose key is about half a second old; that of the others is about five times as old."""
+    turned_share: float = 0.5
+    """Share of clips drawn twice, of which the one is taken whose face has moved away further from the key: a face that
+    turns is the hardest that a call shows, and seldom."""
 
 
 class Cache:
@@ -115,15 +120,21 @@ class Sampler:
         return Samples(shown, mattes, persons, key, weights)
 
     def _clip(self) -> _Drawn:
-        """Two frames of one clip and a coded key, mostly an earlier one, seldom a far one."""
+        """Two frames of one clip and a coded key."""
+        drawn = self._any_clip()
+        if self.random.random() < self.settings.turned_share:
+            drawn = max(drawn, self._any_clip(), key=face_change)
+        return drawn
+
+    def _any_clip(self) -> _Drawn:
         cache, random = self.cache, self.random
         clip = int(random.choice(len(self.clip_weights), p=self.clip_weights))
         first, last = int(cache.starts[clip]), int(cache.starts[clip + 1])
         now = int(random.integers(first + 1, last))
         before = max(first, now - int(random.choice([1, 2, 3, 4, 5, 6], p=[0.15, 0.25, 0.3, 0.15, 0.1, 0.05])))
         low, high = np.searchsorted(cache.key_index, [first, last])
-        # Keys of a call are mostly fresh; what counts then is to leave the good parts alone.
-        age = int(random.exponential(8.0 if random.random() < 0.5 else 40.0))
+        # Of fresh keys the good parts must be left alone.
+        age = int(random.exponential(8.0 if random.random() < self.settings.fresh_share else 40.0))
         wanted = min(max(now - age, first), last - 1)
         index = min(max(int(np.searchsorted(cache.key_index, wanted, side="right")) - 1, int(low)), int(high) - 1)
         quality = int(random.choice(4, p=[0.4, 0.4, 0.15, 0.05]))
@@ -222,6 +233,16 @@ def attention(face: NDArray[np.float32]) -> NDArray[np.float32]:
     weights += FACE_WEIGHT * disc(parts.mean(0), 1.3 * distance)
     weights += PART_WEIGHT * np.max([disc(part, 0.45 * distance) for part in parts], 0)
     return weights
+
+
+def face_change(drawn: _Drawn) -> float:
+    """Mean difference in grey levels between the newer picture's face and the key, 0 where there is no face."""
+    seen = attention(drawn.faces[1])
+    if seen.max() <= 1:
+        return 0.0
+    difference = np.abs(drawn.frames[1, ::4, ::4].astype(np.float32) - drawn.key[::4, ::4]).mean(2)
+    weight = np.minimum(seen - 1, FACE_WEIGHT)
+    return float((difference * weight).sum() / weight.sum())
 
 
 def _faces(path: Path, count: int) -> NDArray[np.float32]:
