@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamgc.pipeline.budget import PAY_BACK_SECONDS, Budget
+from streamgc.pipeline.budget import EARLY_ERROR, EARLY_SECONDS, PAY_BACK_SECONDS, Budget
 
 KBPS, FPS = 8.0, 15.0
 START = 5000  # bytes
@@ -24,3 +24,34 @@ def test_the_start_is_paid_back_within_a_minute_and_once() -> None:
         spent += budget.frame_bytes
         budget.spent(round(budget.frame_bytes), start=False)
     assert START + spent == pytest.approx(2 * seconds * KBPS * 125 + whole, abs=2 * whole)
+
+
+def test_an_early_key_is_the_starts_and_there_is_one() -> None:
+    budget, other = Budget(KBPS, FPS), Budget(KBPS, FPS)
+    assert not budget.grants_early_key(50), "the first key is not there yet"
+    for each in (budget, other):
+        each.spent(START, start=True)
+        each.spent(30, start=False)
+    assert budget.grants_early_key(EARLY_ERROR + 1)
+    assert not budget.grants_early_key(EARLY_ERROR - 1)
+    budget.key_made(900, early=True)
+    assert budget.object_bytes(30) == 900
+    owed = budget.frame_bytes
+    budget.spent(30 + 900, start=False)
+    other.spent(30, start=False)
+    assert budget.frame_bytes < owed, "it is paid back slowly"
+    assert budget.object_bytes(30) <= other.object_bytes(30) + 40, "it is not taken from what is saved up"
+    assert not budget.grants_early_key(50)
+
+
+def test_no_early_key_later_or_on_a_narrow_path() -> None:
+    budget = Budget(KBPS, FPS)
+    budget.spent(START, start=True)
+    budget.spent(30, start=False)
+    budget.set_rate(KBPS, narrow=True)
+    assert not budget.grants_early_key(50)
+    budget.set_rate(KBPS)
+    assert budget.grants_early_key(50)
+    for _ in range(round(EARLY_SECONDS * FPS)):
+        budget.spent(30, start=False)
+    assert not budget.grants_early_key(50)

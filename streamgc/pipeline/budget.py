@@ -21,6 +21,11 @@ PACKET_BYTES = 900
 """Of the first key in each message once it was sent: the rest of a packet is the picture's."""
 START_KEY_SHARE = 0.75
 """Of the rate for the first key where the path is narrow: until it is there, pictures are made of the coarse one."""
+EARLY_SECONDS = 1.0
+"""For so long after the start one more key may be had on the start's account: the first shows how somebody sat down,
+and a key saved up for comes after three seconds."""
+EARLY_ERROR = 12.0
+"""Mean difference of key and picture, in grey levels, from which that is done."""
 SAVED_SECONDS = 4.0
 """So much of the rate may be saved up for a key, or spent ahead of time."""
 PAY_BACK_SECONDS = 60.0
@@ -41,10 +46,10 @@ class Shares:
 
 
 SHARES = (
-    (4.0, Shares(2, 0.30, 42)),
-    (6.0, Shares(2, 0.30, 42)),
-    (8.5, Shares(4, 0.30, 39)),
-    (math.inf, Shares(8, 0.30, 36)),
+    (4.0, Shares(2, 0.30, 38)),
+    (6.0, Shares(2, 0.30, 36)),
+    (8.5, Shares(4, 0.30, 34)),
+    (math.inf, Shares(8, 0.30, 32)),
 )
 """Upper limits in kbit/s and what holds below them."""
 
@@ -64,6 +69,9 @@ class Budget:
         self._spare = 0.0
         self._owed = self._unpaid = 0.0
         self._starting = True
+        self._since_start = 0
+        self._early_made = False
+        self._early_bytes = 0
         self._key_cost = KEY_COST
         self.set_rate(kbps)
 
@@ -92,6 +100,11 @@ class Budget:
         """Whether enough is saved up for another key."""
         return self._spare >= 0.8 * self._key_cost
 
+    def grants_early_key(self, error: float) -> bool:
+        """Whether a key whose error (mean grey levels) is this large may be replaced on the start's account."""
+        early = not self._starting and self._since_start < EARLY_SECONDS * self.fps
+        return early and not self.narrow and not self._early_made and error > EARLY_ERROR
+
     def start_bytes(self, again: bool = False) -> int:
         """Bytes of long objects in one frame while the receiver has no key: all that there is, once; `again`, when
         some of it was lost, a packet at a time."""
@@ -99,6 +112,8 @@ class Budget:
 
     def object_bytes(self, code: int) -> int:
         """Bytes of long objects beside a frame's code of so many once the call runs."""
+        if self._early_bytes:
+            return self._early_bytes
         return max(0, int(self._spare + self.frame_bytes) - code) if self._spare > -self._key_cost else 0
 
     def burst_bytes(self, code: int, again: bool = False) -> float:
@@ -117,7 +132,9 @@ class Budget:
     def spent(self, message: int, start: bool) -> None:
         """A message of so many bytes went out; what the start costs is paid back slowly."""
         self._starting = start
-        if start:
+        self._since_start = 0 if start else self._since_start + 1
+        if start or self._early_bytes:
+            self._early_bytes = 0
             if not self.narrow:  # there the start keeps to the rate
                 excess = max(0.0, message - self.frame_bytes)
                 self._owed += excess
@@ -129,8 +146,10 @@ class Budget:
         limit = self.kbps * 125 * SAVED_SECONDS
         self._spare = max(-limit, min(limit, self._spare + self.frame_bytes - message))
 
-    def key_made(self, size: int) -> None:
-        """A key that follows another has so many bytes."""
+    def key_made(self, size: int, early: bool = False) -> None:
+        """A key that follows another has so many bytes; an ``early`` one leaves whole, on the start's account."""
+        if early:
+            self._early_made, self._early_bytes = True, size
         self._key_cost = 0.7 * self._key_cost + 0.3 * size
 
     def coded(self, code: int) -> None:

@@ -20,7 +20,7 @@ from streamgc.codec.quantise import quantise
 from streamgc.codec.sections import Crop, Part, PartKind, parse_feedback
 from streamgc.codec.symbols import Code
 from streamgc.codec.tables import Tables
-from streamgc.pipeline.budget import SLICE_BYTES, Budget, Shares
+from streamgc.pipeline.budget import PACKET_BYTES, SLICE_BYTES, Budget, Shares
 from streamgc.pipeline.history import History, unwrap
 from streamgc.pipeline.keys import ChainStart, Key, KeySource, start_chain
 from streamgc.pipeline.looking import Eyes, View
@@ -195,10 +195,12 @@ class Sender:
         under_way = self._objects.pending(PartKind.KEY) or self._objects.pending(PartKind.COARSE_KEY)
         if not self._keys.started:
             self._begin_chain(view, kept)
-        elif not under_way and self._budget.affords_key and self._aged(view, kept, key):
-            number, data = self._keys.make(kept)
-            self._budget.key_made(len(data))
-            self._send_key(view, kept, number, data, self._budget.slice_bytes)
+        elif not under_way and self._aged(view, kept, key):
+            early = self._budget.grants_early_key(_error(view, kept, key))
+            if early or self._budget.affords_key:
+                number, data = self._keys.make(kept)
+                self._budget.key_made(len(data), early)
+                self._send_key(view, kept, number, data, PACKET_BYTES if early else self._budget.slice_bytes)
         return key
 
     def _fitting(self, view: View, kept: Picture) -> Key:
