@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +21,8 @@ from torch import Tensor
 from streamgc.errors import TrainingError
 
 Settings = TypeVar("Settings")
+PATIENCE = timedelta(minutes=10)
+"""How long a process waits for the others before it gives up."""
 
 
 class Together:
@@ -30,7 +33,9 @@ class Together:
         self.number, self.count = number, count
         if count > 1:
             os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # read by gloo only
-            dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=number, world_size=count)
+            dist.init_process_group(
+                "gloo", init_method=f"file://{meeting}", rank=number, world_size=count, timeout=PATIENCE
+            )
 
     @property
     def leads(self) -> bool:
