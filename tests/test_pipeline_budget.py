@@ -32,6 +32,9 @@ def test_an_early_key_is_the_starts_and_there_is_one() -> None:
     for each in (budget, other):
         each.spent(START, start=True)
         each.spent(30, start=False)
+        assert not each.grants_early_key(50), "the first has just come"
+        for _ in range(round(EARLY_SECONDS[0] * FPS)):
+            each.spent(30, start=False)
     assert budget.grants_early_key(EARLY_ERROR + 1)
     assert not budget.grants_early_key(EARLY_ERROR - 1)
     budget.key_made(900, early=True)
@@ -47,11 +50,12 @@ def test_an_early_key_is_the_starts_and_there_is_one() -> None:
 def test_no_early_key_later_or_on_a_narrow_path() -> None:
     budget = Budget(KBPS, FPS)
     budget.spent(START, start=True)
-    budget.spent(30, start=False)
+    for _ in range(round(EARLY_SECONDS[0] * FPS) + 1):
+        budget.spent(30, start=False)
     budget.set_rate(KBPS, narrow=True)
     assert not budget.grants_early_key(50)
     budget.set_rate(KBPS)
     assert budget.grants_early_key(50)
-    for _ in range(round(EARLY_SECONDS * FPS)):
+    for _ in range(round(EARLY_SECONDS[1] * FPS)):
         budget.spent(30, start=False)
     assert not budget.grants_early_key(50)

@@ -21,10 +21,10 @@ PACKET_BYTES = 900
 """Of the first key in each message once it was sent: the rest of a packet is the picture's."""
 START_KEY_SHARE = 0.75
 """Of the rate for the first key where the path is narrow: until it is there, pictures are made of the coarse one."""
-EARLY_SECONDS = 1.0
-"""For so long after the start one more key may be had on the start's account: the first shows how somebody sat down,
-and a key saved up for comes after three seconds."""
-EARLY_ERROR = 12.0
+EARLY_SECONDS = (0.3, 1.0)
+"""Between so many seconds after the start one more key may be had on the start's account: the first shows how somebody
+sat down, and a key saved up for comes after three seconds."""
+EARLY_ERROR = 17.0
 """Mean difference of key and picture, in grey levels, from which that is done."""
 SAVED_SECONDS = 4.0
 """So much of the rate may be saved up for a key, or spent ahead of time."""
@@ -49,7 +49,7 @@ SHARES = (
     (4.0, Shares(2, 0.30, 38)),
     (6.0, Shares(2, 0.30, 36)),
     (8.5, Shares(4, 0.30, 34)),
-    (math.inf, Shares(8, 0.30, 32)),
+    (math.inf, Shares(8, 0.30, 34)),
 )
 """Upper limits in kbit/s and what holds below them."""
 
@@ -102,7 +102,8 @@ class Budget:
 
     def grants_early_key(self, error: float) -> bool:
         """Whether a key whose error (mean grey levels) is this large may be replaced on the start's account."""
-        early = not self._starting and self._since_start < EARLY_SECONDS * self.fps
+        first, last = (seconds * self.fps for seconds in EARLY_SECONDS)
+        early = not self._starting and first <= self._since_start < last
         return early and not self.narrow and not self._early_made and error > EARLY_ERROR
 
     def start_bytes(self, again: bool = False) -> int:
