@@ -1,5 +1,6 @@
 """scene.segmenter: any frame in, people told apart; unusable networks named."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -90,6 +91,17 @@ def test_who_has_no_centre_of_their_own_goes_to_the_nearest_answer() -> None:
     network.centre[4, 4] = 0.9
     network.offset[8:, :] = 300.0
     owners, scores = group(network)
+    assert len(scores) == 1
+    assert (owners == 0).all()
+
+
+def test_a_network_whose_cells_claim_nobody_is_soon_given_up() -> None:
+    network = blind(np.full((256, 256), 255, np.uint8))
+    network.query[..., EMBEDDING] = -50
+    network.centre[:] = 0.9
+    started = time.perf_counter()
+    owners, scores = group(network)
+    assert time.perf_counter() - started < 0.5
     assert len(scores) == 1
     assert (owners == 0).all()
 

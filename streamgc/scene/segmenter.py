@@ -31,6 +31,8 @@ MOST = 12
 """People told apart at most."""
 SAME = 0.5
 """Share of the cells somebody claims that are claimed already, from which it is the same person again."""
+ASKED = 64
+"""Cells asked at most: a network whose cells claim nobody must not hold up a call."""
 SMALLEST = 20
 """Cells at /4 (of 16 pixels each) below which a person is noise."""
 
@@ -150,8 +152,7 @@ def group(answer: Network) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32
 
     The cell with the highest centre is asked who belongs to it; then the highest of those that nobody has claimed,
     until hardly any are left (Neven et al., CVPR 2019). One who claims what somebody else has claimed is that person
-    again.
-    Cells of the soft rim are owned too, so that no instance loses its hair.
+    again. Cells of the soft rim are owned too, so that no instance loses its hair.
     """
     person = answer.matte[2::4, 2::4]
     solid = person > SOLID
@@ -161,8 +162,9 @@ def group(answer: Network) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32
     rim = _grow(solid)
     rows, columns = np.nonzero(rim)
     people = _People(answer, rows, columns, solid[rim])
-    while people.number < MOST and people.ask():
-        pass
+    for _ in range(ASKED):
+        if people.number == MOST or not people.ask():
+            break
     if not people.number:
         owners[rim] = 0
         return owners, np.array([max(0.5, float(answer.centre[rim].max()))], np.float32)
