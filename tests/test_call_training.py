@@ -112,7 +112,7 @@ def test_of_two_clips_the_turned_face_is_taken(folder: Path) -> None:
     known = Cache(folder)
     sampler, plain = (Sampler(known, s.settings, 3) for s in (sampler, plain))
     chosen, any_of = (np.mean([face_change(s._clip()) for _ in range(40)]) for s in (sampler, plain))
-    assert chosen >= any_of
+    assert chosen > any_of
 
 
 def test_two_processes_train_one_call_model(folder: Path, tmp_path: Path) -> None:

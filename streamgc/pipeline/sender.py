@@ -195,8 +195,8 @@ class Sender:
         under_way = self._objects.pending(PartKind.KEY) or self._objects.pending(PartKind.COARSE_KEY)
         if not self._keys.started:
             self._begin_chain(view, kept)
-        elif not under_way and self._aged(view, kept, key):
-            early = self._budget.grants_early_key(_error(view, kept, key))
+        elif not under_way and self._aged(key, error := _error(view, kept, key)):
+            early = self._budget.grants_early_key(error)
             if early or self._budget.affords_key:
                 number, data = self._keys.make(kept)
                 self._budget.key_made(len(data), early)
@@ -230,10 +230,10 @@ class Sender:
         self._objects.add(PartKind.KEY, number, data, slice_bytes)
         self._key_errors[number] = _error(view, kept, self._keys.newest)
 
-    def _aged(self, view: View, kept: Picture, key: Key) -> bool:
-        """Whether the picture has moved away from the key."""
+    def _aged(self, key: Key, error: float) -> bool:
+        """Whether the picture, which differs from the key by ``error`` grey levels, has moved away from it."""
         made_with = self._key_errors.get(key.number, 0.0)
-        return _error(view, kept, key) > NEW_KEY_RATIO * made_with + NEW_KEY_OFFSET
+        return error > NEW_KEY_RATIO * made_with + NEW_KEY_OFFSET
 
     def _offer_room(self, view: View) -> None:
         """Feed the room's collector; queue what the background mode calls for."""
