@@ -101,6 +101,9 @@ def train_call(
     rate: Annotated[float, typer.Option(help="Learning rate; falls as a cosine over the run.")] = 4e-4,
     perceptual: Annotated[float, typer.Option(help="Weight of the perceptual loss; 0 for a first stage.")] = 0.8,
     adversarial: Annotated[float, typer.Option(help="Weight of the adversarial loss; 0: none.")] = 0.0,
+    design: Annotated[
+        str, typer.Option(help="aligned: what ships; conditional: the key as context, unmoved.")
+    ] = "aligned",
     processes: Processes = 2,
     start: Annotated[Path | None, typer.Option(help="Weights to start from when the run is new.")] = None,
 ) -> None:
@@ -108,7 +111,7 @@ def train_call(
     from streamgc.training.call_model import CallRun, train_call
     from streamgc.training.call_settings import TRAINED_BETA, CallTraining
 
-    training = CallTraining(minutes=minutes, rate=rate, perceptual=perceptual, adversarial=adversarial)
+    training = CallTraining(minutes=minutes, rate=rate, design=design, perceptual=perceptual, adversarial=adversarial)
     if start is not None:  # the code is used already
         training = replace(training, ramp_steps=0, beta=TRAINED_BETA)
     train_call(CallRun(cache, run, training, start), processes)

@@ -20,8 +20,9 @@ from streamgc.evaluation.faces import FaceFinder
 from streamgc.evaluation.identity import FaceIdentity
 from streamgc.training.call_adversary import Adversary
 from streamgc.training.call_cache import CacheSettings, add_faces, build_cache
+from streamgc.training.call_designs import CONDITIONAL
 from streamgc.training.call_losses import FACE_SEEN, Losses
-from streamgc.training.call_model import CallRun, CallTrainer, train_call
+from streamgc.training.call_model import CallModel, CallRun, CallTrainer, train_call
 from streamgc.training.call_samples import (
     FACE_NUMBERS,
     FACE_WEIGHT,
@@ -198,7 +199,7 @@ def test_the_adversary_tells_pictures_apart_and_its_word_grows() -> None:
         costs.append(adversary.learn())
     assert costs[-1] < 0.5 * costs[0]
     cost = adversary.judge(shown, truth)
-    cost.backward()
+    cost.backward()  # type: ignore[no-untyped-call]
     assert shown.grad is not None
     assert shown.grad.abs().sum() > 0
     again = Adversary(Together())
@@ -216,6 +217,23 @@ def test_a_training_with_an_adversary_goes_on_with_it(folder: Path, tmp_path: Pa
     assert second.losses.adversary is not None
     for name, value in first.losses.adversary.network.state_dict().items():
         assert torch.equal(second.losses.adversary.network.state_dict()[name], value)
+
+
+def test_the_other_design_has_the_same_weights_and_moves_nothing(folder: Path, tmp_path: Path) -> None:
+    settings = CallTraining(samples=SMALL, threads=1, minutes=0, design=CONDITIONAL)
+    trainer = CallTrainer(Cache(folder), tmp_path, settings)
+    trainer.step(trainer.sampler.batch())
+    trainer.save()
+    model, steps = load_checkpoint(trainer.checkpoint)
+    assert steps == 1
+    assert model.state_dict().keys() == CallModel().state_dict().keys()
+    key = torch.rand(1, 3, 64, 64)
+    plane = torch.cat([torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)], 1)
+    with torch.no_grad():
+        made = model.generator(torch.zeros(1, 8, 4, 4), torch.ones(1, 8, 1, 1), plane, key, model.reference(key))
+    torch.testing.assert_close(made.warped, key)
+    with pytest.raises(TrainingError, match="one of aligned, conditional"):
+        CallModel("guessed")
 
 
 def test_a_cache_that_lacks_a_part_is_refused(tmp_path: Path) -> None:

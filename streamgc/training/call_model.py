@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from streamgc.networks.lite import CELL, CHANNELS, LEVELS, Encoder, Generator, Reference, quantise
+from streamgc.networks.lite import CELL, CHANNELS, LEVELS, Encoder, Reference, quantise
+from streamgc.training.call_designs import ALIGNED, generator_of
 from streamgc.training.call_losses import Losses
 from streamgc.training.call_samples import Cache, Sampler, Samples
 from streamgc.training.call_settings import CallTraining
@@ -56,11 +57,11 @@ class Prior(nn.Module):
 
 
 class CallModel(nn.Module):
-    """All that is trained together."""
+    """All that is trained together, in one of `call_designs`."""
 
-    def __init__(self) -> None:
+    def __init__(self, design: str = ALIGNED) -> None:
         super().__init__()
-        self.encoder, self.reference, self.generator, self.prior = Encoder(), Reference(), Generator(), Prior()
+        self.encoder, self.reference, self.generator, self.prior = Encoder(), Reference(), generator_of(design), Prior()
 
 
 def kept_cells(matte: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ class CallTrainer:
         self.place = Together() if place is None else place
         torch.manual_seed(settings.seed)
         self.folder, self.settings = folder, settings
-        self.model = CallModel().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = CallModel(settings.design).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if start is not None:
             self.model.load_state_dict({name: value.float() for name, value in load_file(start).items()})
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
@@ -132,6 +133,7 @@ class CallTrainer:
             "average": self.average,
             "optimiser": self.optimiser.state_dict(),
             "steps": self.steps,
+            "design": self.settings.design,
             "beta": self.beta,
         }
         if self.losses.adversary is not None:

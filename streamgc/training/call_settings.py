@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from streamgc.training.call_designs import ALIGNED
 from streamgc.training.call_samples import SampleSettings
 
 TRAINED_BETA = 0.033
@@ -15,6 +16,8 @@ class CallTraining:
     """Settings of one run; written beside the checkpoint."""
 
     minutes: float = 60.0
+    design: str = ALIGNED
+    """One of ``training/call_designs.py``."""
     rate: float = 4e-4
     seed: int = 1
     threads: int = 1
