@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -99,14 +100,20 @@ def train_call(
     minutes: Minutes = 60.0,
     rate: Annotated[float, typer.Option(help="Learning rate; falls as a cosine over the run.")] = 4e-4,
     perceptual: Annotated[float, typer.Option(help="Weight of the perceptual loss; 0 for a first stage.")] = 0.8,
+    adversarial: Annotated[float, typer.Option(help="Weight of the adversarial loss; 0: none.")] = 0.0,
+    design: Annotated[
+        str, typer.Option(help="aligned: what ships; conditional: the key as context, unmoved.")
+    ] = "aligned",
     processes: Processes = 2,
     start: Annotated[Path | None, typer.Option(help="Weights to start from when the run is new.")] = None,
 ) -> None:
     """Train encoder, reference and generator of the call model."""
-    from streamgc.training.call_model import CallRun, CallTraining, train_call
+    from streamgc.training.call_model import CallRun, train_call
+    from streamgc.training.call_settings import TRAINED_BETA, CallTraining
 
-    ramp = CallTraining.ramp_steps if start is None else 0
-    training = CallTraining(minutes=minutes, rate=rate, perceptual=perceptual, ramp_steps=ramp)
+    training = CallTraining(minutes=minutes, rate=rate, design=design, perceptual=perceptual, adversarial=adversarial)
+    if start is not None:  # the code is used already
+        training = replace(training, ramp_steps=0, beta=TRAINED_BETA)
     train_call(CallRun(cache, run, training, start), processes)
 
 

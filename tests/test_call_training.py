@@ -18,8 +18,11 @@ from streamgc.errors import BackendMissing, TrainingError
 from streamgc.evaluation.clips import load_clip
 from streamgc.evaluation.faces import FaceFinder
 from streamgc.evaluation.identity import FaceIdentity
+from streamgc.training.call_adversary import Adversary
 from streamgc.training.call_cache import CacheSettings, add_faces, build_cache
-from streamgc.training.call_model import FACE_SEEN, CallRun, CallTrainer, CallTraining, Losses, train_call
+from streamgc.training.call_designs import CONDITIONAL
+from streamgc.training.call_losses import FACE_SEEN, Losses
+from streamgc.training.call_model import CallModel, CallRun, CallTrainer, train_call
 from streamgc.training.call_samples import (
     FACE_NUMBERS,
     FACE_WEIGHT,
@@ -30,8 +33,10 @@ from streamgc.training.call_samples import (
     attention,
     face_change,
 )
+from streamgc.training.call_settings import CallTraining
 from streamgc.training.call_ship import averaged, load_checkpoint
 from streamgc.training.face_weights import face_finder
+from streamgc.training.together import Together
 from tests.test_call_sources import write_talking
 
 FACE = np.array([100, 100, 140, 100, 120, 140, 40], np.float32)
@@ -133,9 +138,9 @@ def test_an_error_in_a_face_costs_more(folder: Path) -> None:
     face, spoilt = ones.clone(), made.picture.detach().clone()
     face[..., 20:40, 20:40] = 5.0
     spoilt[..., 20:40, 20:40] += 0.5
-    losses, random = Losses(CallTraining()), np.random.default_rng(0)
-    plain, _ = losses(made, spoilt, ones, ones, ones, random, perceptual=False)
-    weighted, _ = losses(made, spoilt, ones, ones, face, random, perceptual=False)
+    losses, random = Losses(CallTraining(), Together()), np.random.default_rng(0)
+    plain, _ = losses(made, spoilt, ones, ones, ones, random, sharp=False)
+    weighted, _ = losses(made, spoilt, ones, ones, face, random, sharp=False)
     assert weighted > 1.5 * plain
 
 
@@ -143,7 +148,7 @@ def test_a_sharp_crop_holds_the_face(folder: Path) -> None:
     weights = torch.ones(1, 128, 128)
     weights[0, 10, 100] = 6.0
     settings = dataclasses.replace(CallTraining(), face_crops=1.0)
-    losses, random = Losses(settings), np.random.default_rng(1)
+    losses, random = Losses(settings, Together()), np.random.default_rng(1)
     for _ in range(20):
         y, x = losses._corner(weights, 64, random)
         assert 0 <= y <= 10 < y + 64
@@ -164,6 +169,71 @@ def test_it_trains_stops_and_goes_on(folder: Path, tmp_path: Path) -> None:
     for name, value in first.model.state_dict().items():
         assert torch.equal(second.model.state_dict()[name], value)
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_only_what_flickers_is_charged_for_it() -> None:
+    losses = Losses(CallTraining(), Together())
+    still = torch.full((2, 2, 3, 32, 32), 0.5)
+    kept = torch.zeros(2, 2, 1, 32, 32)
+    kept[..., :16] = 1
+    before, after = torch.zeros(2, 3, 32, 32), torch.zeros(2, 3, 32, 32)
+    assert losses.unsteady([before, after], still, kept) == 0
+    after[..., 16:] = 1.0
+    assert losses.unsteady([before, after], still, kept) == 0, "outside the mask nobody looks"
+    after[..., :16] = 0.1
+    assert losses.unsteady([before, after], still, kept) == pytest.approx(0.1, rel=1e-3)
+    moving = still.clone()
+    moving[:, 1] += 0.1
+    assert losses.unsteady([before, after], moving, kept) == 0, "what moves may change"
+
+
+def test_the_adversary_tells_pictures_apart_and_its_word_grows() -> None:
+    torch.manual_seed(0)
+    adversary = Adversary(Together())
+    truth = torch.rand(4, 3, 64, 64)
+    shown = torch.full_like(truth, 0.5).requires_grad_()
+    assert adversary.judge(shown, truth) == 0, "at first its word has no weight"
+    costs = []
+    for _ in range(30):
+        adversary.judge(shown, truth)
+        costs.append(adversary.learn())
+    assert costs[-1] < 0.5 * costs[0]
+    cost = adversary.judge(shown, truth)
+    cost.backward()  # type: ignore[no-untyped-call]
+    assert shown.grad is not None
+    assert shown.grad.abs().sum() > 0
+    again = Adversary(Together())
+    again.load(adversary.state())
+    torch.testing.assert_close(again.judge(shown, truth), cost)
+
+
+def test_a_training_with_an_adversary_goes_on_with_it(folder: Path, tmp_path: Path) -> None:
+    settings = CallTraining(samples=SMALL, threads=1, minutes=0, perceptual_samples=2, adversarial=0.1)
+    first = CallTrainer(Cache(folder), tmp_path, settings)
+    first.step(first.sampler.batch())
+    first.save()
+    second = CallTrainer(Cache(folder), tmp_path, settings)
+    assert first.losses.adversary is not None
+    assert second.losses.adversary is not None
+    for name, value in first.losses.adversary.network.state_dict().items():
+        assert torch.equal(second.losses.adversary.network.state_dict()[name], value)
+
+
+def test_the_other_design_has_the_same_weights_and_moves_nothing(folder: Path, tmp_path: Path) -> None:
+    settings = CallTraining(samples=SMALL, threads=1, minutes=0, design=CONDITIONAL)
+    trainer = CallTrainer(Cache(folder), tmp_path, settings)
+    trainer.step(trainer.sampler.batch())
+    trainer.save()
+    model, steps = load_checkpoint(trainer.checkpoint)
+    assert steps == 1
+    assert model.state_dict().keys() == CallModel().state_dict().keys()
+    key = torch.rand(1, 3, 64, 64)
+    plane = torch.cat([torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)], 1)
+    with torch.no_grad():
+        made = model.generator(torch.zeros(1, 8, 4, 4), torch.ones(1, 8, 1, 1), plane, key, model.reference(key))
+    torch.testing.assert_close(made.warped, key)
+    with pytest.raises(TrainingError, match="one of aligned, conditional"):
+        CallModel("guessed")
 
 
 def test_a_cache_that_lacks_a_part_is_refused(tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streamgc.pipeline.background import blend, composite
-from streamgc.pipeline.sender import blanked
+from streamgc.pipeline.keys import Key
+from streamgc.pipeline.looking import View
+from streamgc.pipeline.sender import LARGEST_WEIGHT, blanked, importance
 from streamgc.pipeline.settings import BLANK
 
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 40))
@@ -35,3 +38,36 @@ def test_blanking_leaves_nothing_of_what_is_not_kept(shape: tuple[int, int], see
     matte = np.where(random.random(shape) < 0.5, np.uint8(255), np.uint8(0))
     plain = np.where(matte[..., None] > 0, picture, np.uint8(BLANK))
     np.testing.assert_array_equal(blanked(picture, matte), plain)
+
+
+def seen(keep: np.ndarray) -> View:
+    height, width = keep.shape
+    matte = np.repeat(np.repeat(keep, 16, 0), 16, 1).astype(np.uint8) * 255
+    picture = np.full((height * 16, width * 16, 3), 100, np.uint8)
+    return View(picture, matte, keep, np.zeros(keep.shape, np.uint8), None, 1)
+
+
+def test_a_cell_weighs_what_it_differs_from_the_key() -> None:
+    keep = np.zeros((6, 7), np.bool_)
+    keep[1:5, 2:6] = True
+    view = seen(keep)
+    key = view.picture.copy()
+    key[32:48, 48:64] += 60
+    weight = importance(view, view.picture, Key(0, key))
+    assert weight.shape == (1, 6, 7)
+    assert weight.dtype == np.float32
+    assert weight[0][keep].mean() == pytest.approx(1)
+    assert weight[0].argmax() == 2 * 7 + 3
+    assert weight.max() <= LARGEST_WEIGHT * LARGEST_WEIGHT * weight[0][keep].min() * 1.001
+    assert weight.min() > 0
+    # Every second pixel each way is looked at; a change elsewhere does not count.
+    key[::2, ::2] = view.picture[::2, ::2]
+    np.testing.assert_allclose(importance(view, view.picture, Key(0, key))[0][keep], 1, rtol=1e-5)
+
+
+def test_where_nothing_differs_or_nobody_is_all_cells_weigh_the_same() -> None:
+    for keep in (np.ones((3, 4), np.bool_), np.zeros((3, 4), np.bool_)):
+        view = seen(keep)
+        weight = importance(view, view.picture, Key(0, view.picture))
+        assert np.isfinite(weight).all()
+        np.testing.assert_allclose(weight, weight.flat[0])

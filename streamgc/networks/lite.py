@@ -147,22 +147,26 @@ class Generator(nn.Module):
         x = self.embed(torch.cat([code, features.f16], 1))
         x = self.coarse(x)
         flow = FLOW_LIMIT * torch.tanh(self.flow16(x) / 4)
-        x = self.last16(x + self.join16(torch.cat([x, warp(features.f16, flow, 16)], 1)))
+        x = self.last16(x + self.join16(torch.cat([x, self.align(features.f16, flow, 16)], 1)))
         x = self.up8(x)
         flow = F.interpolate(flow, scale_factor=2.0, mode="bilinear", align_corners=False)
-        x = x + self.join8(torch.cat([x, warp(features.f8, flow, 8)], 1))
+        x = x + self.join8(torch.cat([x, self.align(features.f8, flow, 8)], 1))
         x = self.body8(x)
         flow = flow + 4 * self.flow8(x)
-        x = self.last8(x + self.rejoin8(torch.cat([x, warp(features.f8, flow, 8)], 1)))
+        x = self.last8(x + self.rejoin8(torch.cat([x, self.align(features.f8, flow, 8)], 1)))
         x = self.up4(x)
         flow4 = F.interpolate(flow, scale_factor=2.0, mode="bilinear", align_corners=False)
-        x = x + self.join4(torch.cat([x, warp(features.f4, flow4, 4)], 1))
+        x = x + self.join4(torch.cat([x, self.align(features.f4, flow4, 4)], 1))
         out = self.out(self.body4(x))
         full = F.interpolate(flow, scale_factor=8.0, mode="bilinear", align_corners=False)
-        warped = warp(key, F.softshrink(full, REST), 1, "bicubic")
+        warped = self.align(key, F.softshrink(full, REST), 1, "bicubic")
         gate = torch.sigmoid(out[:, 4:5] + 2.0)
         picture = gate * warped + (1 - gate) * 0.5 + out[:, :3]
         return Generated(picture, out[:, 3:4], warped, flow)
+
+    def align(self, source: Tensor, flow: Tensor, stride: int, mode: str = "bilinear") -> Tensor:
+        """The key, or its features, where the picture needs them; see `warp`."""
+        return warp(source, flow, stride, mode)
 
 
 def warp(source: Tensor, flow: Tensor, stride: int, mode: str = "bilinear") -> Tensor:

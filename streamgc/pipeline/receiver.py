@@ -22,6 +22,7 @@ from streamgc.pipeline.keys import KeyStore
 from streamgc.pipeline.networks import KEPT, SYNTHESISED, GeneratorNetwork, KeyFeatures
 from streamgc.pipeline.objects import ObjectReceiver
 from streamgc.pipeline.settings import PictureFormat
+from streamgc.pipeline.steady import Steadier
 from streamgc.profiling.spans import Spans
 
 Picture = NDArray[np.uint8]
@@ -80,6 +81,7 @@ class Receiver:
         self._ready: _Ready | None = None
         self._crop: Crop | None = None
         self._mode: Background | None = None
+        self._steadier = Steadier()
         self._unshown = 0
         self._broken = False  # a key could not be decoded: the chain must begin anew
 
@@ -122,6 +124,7 @@ class Receiver:
                 plane = np.where(ready.code.keep, np.uint8(KEPT), np.uint8(SYNTHESISED))
                 person = self._generator.generate(ready.code, plane, features)
             with self._spans("composite"):
+                person = self._steadier.show(person)
                 real = ready.background is Background.MEMORY and self._background.remembers
                 picture = over_room(person, self._background.picture(ready.background), real)
         return Shown(picture, ready.number, person, self._crop, ready.background)
@@ -129,6 +132,8 @@ class Receiver:
     def _switch_mode(self, mode: Background) -> None:
         if self._mode is not None and mode in MODES_WITHOUT_ROOM and mode != self._mode:
             self._background.forget()
+        if mode != self._mode:
+            self._steadier.forget()
         self._mode = mode
 
     def _take_part(self, part: Part) -> bool:

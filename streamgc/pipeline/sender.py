@@ -39,6 +39,10 @@ OTHER_KEY_RATIO = 0.95
 shown with the key of before, for no bits but those of a code without reference."""
 LABELS_CHANGED = 0.08
 """Share of cells with another label above which the map is sent again."""
+ALIKE = 0.3
+"""Part of a cell's weight that does not depend on how much it differs from the key."""
+LARGEST_WEIGHT = 5.0
+"""A cell weighs at most so many times the mean, and at least this part of it, before the mean is made 1."""
 CROP_REPEAT = 15
 """Frames after which the crop is said again, for a receiver that missed it."""
 
@@ -258,7 +262,8 @@ class Sender:
             channels = self._budget.shares.channels
             found = self._history.newest_before(number, self._confirmed, key.number)
             reference, age = (found[0].code, found[1]) if found else (None, 0)
-            chosen = quantise(latent[:channels], view.keep, reference, age, self._tables, self._budget.strength)
+            weight = importance(view, kept, key)
+            chosen = quantise(latent[:channels], view.keep, reference, age, self._tables, self._budget.strength, weight)
         return chosen.code, reference, age
 
     def _message(
@@ -296,6 +301,20 @@ def blanked(picture: Picture, matte: NDArray[np.uint8]) -> Picture:
     for channel in range(3):
         mask[..., channel] = matte
     return (picture & mask) | (~mask & np.uint8(BLANK))
+
+
+def importance(view: View, kept: Picture, key: Key) -> NDArray[np.float32]:
+    """What an error in each cell weighs, f32 (1, h, w), 1 in the mean over the kept cells: as much as the cell differs
+    from the key. Where the key is right already, symbols change little that anybody sees."""
+    height, width = view.keep.shape
+    change = np.abs(kept[::2, ::2].astype(np.int16) - key.picture[::2, ::2]).astype(np.uint8)
+    cells = change.reshape(height, change.shape[0] // height, width, -1).mean((1, 3), dtype=np.float32)
+    mean = float(cells[view.keep].mean()) if view.keep.any() else 0.0
+    share = (cells + ALIKE * mean + 1e-3) / ((1 + ALIKE) * mean + 1e-3)
+    weight = share.clip(1 / LARGEST_WEIGHT, LARGEST_WEIGHT)
+    if view.keep.any():
+        weight /= weight[view.keep].mean()
+    return np.asarray(weight[None], np.float32)
 
 
 def _error(view: View, kept: Picture, key: Key) -> float:

@@ -2,8 +2,7 @@
 
 Loss per picture, everything inside the blanking mask only (the paper's masked distortion):
     L1 + 8 MSE + 0.3 multi-scale L1 of the warped key + perceptual (VGG) + 0.1 alpha cross-entropy
-    + β · bits per kept cell.
-Faces weigh more than the rest of a person, their eyes and mouths most (`call_samples.attention`).
+    + adversarial (LSGAN, feature matching) + change where the source stands still + β · bits per kept cell.
 β is steered so that each channel count meets its target rate: the fine knob of a call is λ in the sender's quantiser.
 """
 
@@ -13,7 +12,7 @@ import json
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,38 +23,16 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from streamgc.networks.lite import CELL, CHANNELS, LEVELS, Encoder, Generated, Generator, Reference, quantise
-from streamgc.training.call_samples import Cache, Sampler, Samples, SampleSettings
-from streamgc.training.perceptual import PerceptualLoss
+from streamgc.networks.lite import CELL, CHANNELS, LEVELS, Encoder, Reference, quantise
+from streamgc.training.call_designs import ALIGNED, generator_of
+from streamgc.training.call_losses import Losses
+from streamgc.training.call_samples import Cache, Sampler, Samples
+from streamgc.training.call_settings import CallTraining
 from streamgc.training.together import Together, train_together
 
-
-@dataclass(frozen=True)
-class CallTraining:
-    """Settings of one run; written beside the checkpoint."""
-
-    minutes: float = 60.0
-    rate: float = 4e-4
-    seed: int = 1
-    threads: int = 1
-    perceptual: float = 0.0
-    """Weight of the perceptual loss; 0 in the first stage."""
-    perceptual_samples: int = 4
-    """Samples of a batch that the perceptual loss looks at, and only their newer pictures: it is dear."""
-    samples: SampleSettings = field(default_factory=SampleSettings)
-    target_bits: tuple[tuple[int, float], ...] = ((2, 1.3), (4, 2.8), (8, 5.0))
-    """Target bits per kept cell for each channel count."""
-    ramp_steps: int = 2500
-    """Steps over which the target falls from three times its value, in a training from nothing; 0: it begins there."""
-    face_crops: float = 0.6
-    """Share of the perceptual loss's sharp crops that are laid around a face, where there is one."""
-    lost_share: float = 0.15
-    checkpoint_seconds: float = 150.0
-
-
 Counts = NDArray[np.int64]
-FACE_SEEN = 2.0
-"""Attention above which a place belongs to a face, not to its surroundings."""
+SHARE_OF_BETA = {2: 1.0, 4: 1 / 6, 8: 1 / 60}
+"""Where β came to rest for each channel count, in parts of that of two channels."""
 
 
 class Prior(nn.Module):
@@ -80,11 +57,11 @@ class Prior(nn.Module):
 
 
 class CallModel(nn.Module):
-    """All that is trained together."""
+    """All that is trained together, in one of `call_designs`."""
 
-    def __init__(self) -> None:
+    def __init__(self, design: str = ALIGNED) -> None:
         super().__init__()
-        self.encoder, self.reference, self.generator, self.prior = Encoder(), Reference(), Generator(), Prior()
+        self.encoder, self.reference, self.generator, self.prior = Encoder(), Reference(), generator_of(design), Prior()
 
 
 def kept_cells(matte: Tensor) -> Tensor:
@@ -103,82 +80,6 @@ def planes(kept: Tensor, random: np.random.Generator, lost_share: float) -> Tens
     return torch.cat([1 - kept, kept - lost, lost], 1)
 
 
-class Losses:
-    """Everything that is added up for one generated picture."""
-
-    def __init__(self, settings: CallTraining) -> None:
-        self.settings = settings
-        self.perceptual = PerceptualLoss() if settings.perceptual > 0 else None
-
-    def __call__(
-        self,
-        made: Generated,
-        truth: Tensor,
-        matte: Tensor,
-        person: Tensor,
-        attention: Tensor,
-        random: np.random.Generator,
-        perceptual: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """Loss, and the weighted mean squared error for the log."""
-        weight = matte * (0.25 + 0.75 * person) * attention
-        area = weight.sum() * 3 + 1
-        error = (made.picture - truth) * weight
-        mse = ((made.picture - truth) ** 2 * weight).sum() / area
-        loss = error.abs().sum() / area + 8 * mse
-        pooled = [(made.warped * matte, truth * matte)]
-        for _ in range(2):
-            pooled.append((F.avg_pool2d(pooled[-1][0], 4), F.avg_pool2d(pooled[-1][1], 4)))
-        loss = loss + 0.3 * sum(((a - b).abs().mean() for a, b in pooled), loss.new_zeros(())) / matte.mean().clamp(
-            min=0.05
-        )
-        loss = loss + 0.1 * F.binary_cross_entropy_with_logits(made.alpha, person)
-        gradient = (made.flow[..., 1:] - made.flow[..., :-1]).abs().mean() + (
-            made.flow[..., 1:, :] - made.flow[..., :-1, :]
-        ).abs().mean()
-        loss = loss + 0.0005 * gradient
-        if self.perceptual is not None and perceptual:
-            seen = self._perceptual(made.picture, truth, matte, weight, attention, random)
-            loss = loss + self.settings.perceptual * seen
-        return loss, mse.detach()
-
-    def _perceptual(
-        self,
-        picture: Tensor,
-        truth: Tensor,
-        matte: Tensor,
-        weight: Tensor,
-        attention: Tensor,
-        random: np.random.Generator,
-    ) -> Tensor:
-        """On some samples: either sharp quarters or the whole crops at half size, the room's pixels put back."""
-        assert self.perceptual is not None
-        some = slice(0, self.settings.perceptual_samples)
-        picture, truth, matte, weight = picture[some], truth[some], matte[some], weight[some]
-        shown = picture * matte + truth * (1 - matte)
-        if random.random() < 0.4:
-            shown, truth, weight = (F.avg_pool2d(t, 2) for t in (shown, truth, weight))
-        else:
-            part = shown.shape[-1] // 2
-            corners = [self._corner(one, part, random) for one in attention[some]]
-            shown, truth, weight = (
-                torch.stack([one[..., y : y + part, x : x + part] for one, (y, x) in zip(t, corners, strict=True)])
-                for t in (shown, truth, weight)
-            )
-        result: Tensor = self.perceptual(shown, truth, weight)
-        return result
-
-    def _corner(self, attention: Tensor, part: int, random: np.random.Generator) -> tuple[int, int]:
-        """Where a crop of ``part`` pixels begins, (y, x): somewhere, or so that a face's eyes or mouth are in it."""
-        room = attention.shape[-1] - part
-        y, x = (int(v) for v in random.integers(0, room + 1, 2))
-        if random.random() < self.settings.face_crops and float(attention.max()) > FACE_SEEN:
-            place = np.array(divmod(int(attention.flatten().argmax()), attention.shape[-1]))
-            shift = random.integers(part // 4, 3 * part // 4 + 1, 2)
-            y, x = (int(v) for v in (place - shift).clip(0, room))
-        return y, x
-
-
 class CallTrainer:
     """One run: steps, log, checkpoints; picks up where a checkpoint in ``folder`` left off."""
 
@@ -195,18 +96,18 @@ class CallTrainer:
         self.place = Together() if place is None else place
         torch.manual_seed(settings.seed)
         self.folder, self.settings = folder, settings
-        self.model = CallModel().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = CallModel(settings.design).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if start is not None:
             self.model.load_state_dict({name: value.float() for name, value in load_file(start).items()})
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.optimiser = torch.optim.Adam(self.model.parameters(), settings.rate, betas=(0.9, 0.99))
-        self.beta = {channels: 0.002 for channels, _ in settings.target_bits}
+        self.beta = {channels: settings.beta * SHARE_OF_BETA[channels] for channels, _ in settings.target_bits}
+        self.losses = Losses(settings, self.place)
         self.steps, self.seconds = 0, 0.0
         self._resume()
         seed = settings.seed + self.steps + 1_000_003 * self.place.number
         self.random = np.random.default_rng(seed)
         self.sampler = Sampler(cache, settings.samples, seed)
-        self.losses = Losses(settings)
         self.log: dict[str, list[float]] = {}
 
     @property
@@ -222,6 +123,8 @@ class CallTrainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.steps = int(state["steps"])
         self.beta.update(state["beta"])
+        if self.losses.adversary is not None and "adversary" in state:
+            self.losses.adversary.load(state["adversary"])
 
     def save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -230,8 +133,11 @@ class CallTrainer:
             "average": self.average,
             "optimiser": self.optimiser.state_dict(),
             "steps": self.steps,
+            "design": self.settings.design,
             "beta": self.beta,
         }
+        if self.losses.adversary is not None:
+            state["adversary"] = self.losses.adversary.state()
         temporary = self.checkpoint.with_suffix(".tmp")
         torch.save(state, temporary)
         temporary.replace(self.checkpoint)
@@ -276,6 +182,7 @@ class CallTrainer:
         features = model.reference(key)
         before = torch.zeros(batch, CHANNELS, samples.pictures.shape[-2] // CELL, samples.pictures.shape[-1] // CELL)
         loss = torch.zeros(())
+        pictures = []
         for index in range(2):
             truth, matte, person = samples.pictures[:, index], samples.mattes[:, index], samples.persons[:, index]
             attention = samples.attention[:, index]
@@ -284,19 +191,25 @@ class CallTrainer:
             latent = model.encoder(blanked, matte, key)
             symbols, hard = quantise(latent)
             made = model.generator(symbols, present, planes(kept, self.random, self.settings.lost_share), key, features)
-            part, mse = self.losses(made, truth, matte, person, attention, self.random, perceptual=index == 1)
+            part, mse = self.losses(made, truth, matte, person, attention, self.random, sharp=index == 1)
             loss = loss + part
+            pictures.append(made.picture)
             self._note("psnr", -10 * math.log10(float(mse) + 1e-9))
             if index == 1:
                 loss = loss + self._rate(latent, hard, before, present, kept, counts)
                 copied = ((key - truth) ** 2 * matte * person).sum() / ((matte * person).sum() * 3 + 1)
                 self._note("copy", -10 * math.log10(float(copied) + 1e-9))
             before = (hard * kept).detach()
+        unsteady = self.losses.unsteady(pictures, samples.pictures, samples.mattes)
+        self._note("unsteady", 255 * float(unsteady.detach()))
+        loss = loss + self.settings.steady * unsteady
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.place.average(model.parameters())
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         self.optimiser.step()
+        if self.losses.adversary is not None:
+            self._note("adversary", self.losses.adversary.learn())
         self.steps += 1
         self._note("loss", float(loss.detach()))
         self._average_weights()

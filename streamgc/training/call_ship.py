@@ -21,6 +21,7 @@ from streamgc.pipeline.networks import EncoderNetwork, GeneratorNetwork
 from streamgc.runtime.engine import load_engine
 from streamgc.runtime.parity import require
 from streamgc.runtime.store import MANIFEST, write_model_json
+from streamgc.training.call_designs import ALIGNED
 from streamgc.training.call_model import CallModel
 from streamgc.training.call_samples import Cache
 from streamgc.training.call_tables import TableSettings, fit_call_tables
@@ -58,13 +59,14 @@ Feeds = dict[str, NDArray[Any]]
 
 def load_checkpoint(path: Path) -> tuple[CallModel, int]:
     """The averaged networks of a checkpoint or of shipped weights, and the steps trained. Raises TrainingError."""
-    model = CallModel()
+    design = ALIGNED
     try:
         if path.suffix == ".safetensors":
             state, steps = {k: v.float() for k, v in load_file(path).items()}, 0
         else:
             saved = torch.load(path, map_location="cpu", weights_only=True)
-            state, steps = saved["average"], int(saved["steps"])
+            state, steps, design = saved["average"], int(saved["steps"]), saved.get("design", ALIGNED)
+        model = CallModel(design)
         model.load_state_dict(state)
     except (OSError, KeyError, RuntimeError) as error:
         raise TrainingError(f"no usable checkpoint at {path}: {error}") from error
