@@ -125,36 +125,20 @@ class Encoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.frozen = False
         self.stem = nn.Conv2d(3, 32, 6, 4, bias=False)
         self.stem_norm = _norm(32)
         self.blocks = nn.ModuleList(Block(*spec, lopsided=number != 5) for number, spec in enumerate(BLOCKS))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x: frames less their mean (`normalised`)."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            y = F.relu6(self.stem_norm(self.stem(F.pad(x, (0, 2, 0, 2)))))
-            x4 = self.blocks[0](y)
-            x8 = self.blocks[2](self.blocks[1](x4))
+        y = F.relu6(self.stem_norm(self.stem(F.pad(x, (0, 2, 0, 2)))))
+        x4 = self.blocks[0](y)
+        x8 = self.blocks[2](self.blocks[1](x4))
         x16 = self.blocks[4](self.blocks[3](x8))
         y = x16
         for block in self.blocks[5:]:
             y = block(y)
         return x4, x8, x16, y
-
-    def freeze_early(self) -> None:
-        """Keep stem and the first three blocks as they are: most of the time of training, and edges are edges."""
-        self.frozen = True
-        for part in (self.stem, self.stem_norm, *self.blocks[:3]):
-            part.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> "Encoder":
-        """Frozen parts stay in evaluation mode."""
-        super().train(mode)
-        if self.frozen:
-            for part in (self.stem_norm, *self.blocks[:3]):
-                part.eval()
-        return self
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Weights of an `efficientnet_lite_pytorch` state dict; raises KeyError where it is another network."""
@@ -223,6 +207,7 @@ class Segmenter(nn.Module):
         self.down8 = ConvNorm(w16, w8, 1, act=False)
         self.side8 = ConvNorm(24, w8, 1, act=False)
         self.merge8 = nn.Sequential(nn.ReLU(inplace=True), Residual(w8, w8))
+        self.wide8 = Residual(w8, w8, silent=True)
         self.down4 = ConvNorm(w8, w4, 1)
         self.side4 = ConvNorm(16, w4, 1)
         self.merge4 = ConvNorm(w4, 32)
@@ -246,6 +231,7 @@ class Segmenter(nn.Module):
         y16 = self.side16(x16) + F.interpolate(deep, scale_factor=2.0)[:, :, :height, :width]
         y16 = self.wide16(self.deep16(self.merge16(y16)))
         y8 = self.merge8(self.side8(x8) + F.interpolate(self.down8(y16), scale_factor=2.0))
+        y8 = self.wide8(y8)
         fine = self.side4(x4) + self.detail(x)
         y4 = self.merge4(fine + F.interpolate(self.down4(y8), scale_factor=2.0))
         person = self.person_head(y4)

@@ -64,8 +64,8 @@ class SegmenterSettings:
 
 
 def segmenter_loss(output: SegmenterOutput, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-    """BCE with heavier edges + Dice for the matte, focal BCE for centres, L1 for offsets, BCE for who belongs together,
-    cross entropy for labels."""
+    """BCE with heavier edges + 2 Dice for the matte, focal BCE for centres, L1 for offsets, BCE for who belongs
+    together, cross entropy for labels."""
     logits = output.matte.float()
     with torch.no_grad():
         # Borders decide hair and fingers: within 3 px of one, a pixel counts four times.
@@ -84,7 +84,7 @@ def segmenter_loss(output: SegmenterOutput, batch: Batch) -> tuple[Tensor, dict[
     offset = ((output.offset.float() - batch.offset).abs() * batch.where).sum() / batch.where.sum().clamp(min=1)
     labels = F.cross_entropy(output.labels.float(), batch.labels, ignore_index=UNKNOWN, label_smoothing=0.02)
     together = together_loss(output, batch)
-    total = matte + dice.mean() + 0.03 * centre + 0.5 * offset + together + 0.25 * labels
+    total = matte + 2 * dice.mean() + 0.03 * centre + 0.5 * offset + together + 0.25 * labels
     parts = {
         "matte": matte,
         "dice": dice.mean(),
@@ -239,8 +239,6 @@ class SegmenterTrainer:
             take_over(self.network, settings.start)
         elif not resumed and settings.pretrained:
             self.network.encoder.load_imagenet(imagenet_weights())
-        if settings.pretrained:
-            self.network.encoder.freeze_early()
         self.average = MovingAverage(self.network)
         encoder = [p for p in self.network.encoder.parameters() if p.requires_grad]
         rest = [p for n, p in self.network.named_parameters() if not n.startswith("encoder.")]

@@ -213,9 +213,9 @@ class SceneMaker:
     def draw(self, rng: np.random.Generator, height: int, width: int) -> Sample:
         """One degraded sample of size (height, width), multiples of 16."""
         roll = rng.random()
-        if roll < 0.28:
+        if roll < 0.2:
             sample = self._plain(rng, self._person_item(rng), height, width)
-        elif roll < 0.94:
+        elif roll < 0.95:
             sample = self.composite(rng, height, width)
         else:
             sample = self._plain(rng, self._items[int(rng.choice(self._kinds["empty"]))], height, width)
@@ -232,7 +232,7 @@ class SceneMaker:
         canvas = Image.fromarray(base.frame)
         person = np.zeros((height, width), np.uint8)
         owner = np.zeros((height, width), np.uint8)
-        count = people if people is not None else int(rng.choice([1, 2, 3], p=[0.26, 0.46, 0.28]))
+        count = people if people is not None else int(rng.choice([1, 2, 3], p=[0.34, 0.44, 0.22]))
         previous: tuple[float, float] | None = None
         whole: list[int] = []
         for number in range(1, count + 1):

@@ -156,10 +156,10 @@ blocks at half resolution.
 
 {spent["steps"]:.0f} steps of 12 pictures a process in {spent["minutes"]} minutes, the last of the trainings that
 `docs/results/training.md` lists, each from the weights before, on two CPU cores. The first part at 192², the end at
-256², AdamW, cosine by time, averaged weights. Losses: BCE (borders four times) + Dice, focal centres, L1 offsets (small
-people more), BCE for who belongs together, cross entropy for labels. Most samples are composites of one to three people
-over empty rooms, with exactly known masks. int8 weights use half of their range, so that CPUs without VNNI do not
-saturate.
+256², AdamW, cosine by time, averaged weights. Losses: BCE (borders four times) + 2 Dice, focal centres, L1 offsets
+(small people more), BCE for who belongs together, cross entropy for labels. Most samples are composites of one to three
+people over empty rooms, with exactly known masks. int8 weights use half of their range, so that CPUs without VNNI do
+not saturate.
 
 ## Data
 
