@@ -205,6 +205,9 @@ class Sender:
                 number, data = self._keys.make(kept)
                 self._budget.key_made(len(data), early)
                 self._send_key(view, kept, number, data, PACKET_BYTES if early else self._budget.slice_bytes)
+                if all(key is not held for held in self._keys.choice):
+                    # The new key takes the place of the oldest: where it arrives whole with this frame, that is gone.
+                    key = self._fitting(view, kept)
         return key
 
     def _fitting(self, view: View, kept: Picture) -> Key:
