@@ -310,7 +310,7 @@ def importance(view: View, kept: Picture, key: Key) -> NDArray[np.float32]:
     """What an error in each cell weighs, f32 (1, h, w), 1 in the mean over the kept cells: as much as the cell differs
     from the key. Where the key is right already, symbols change little that anybody sees."""
     height, width = view.keep.shape
-    change = np.abs(kept[::2, ::2].astype(np.int16) - key.picture[::2, ::2]).astype(np.uint8)
+    change = _difference(kept, key)
     cells = change.reshape(height, change.shape[0] // height, width, -1).mean((1, 3), dtype=np.float32)
     mean = float(cells[view.keep].mean()) if view.keep.any() else 0.0
     share = (cells + ALIKE * mean + 1e-3) / ((1 + ALIKE) * mean + 1e-3)
@@ -321,8 +321,14 @@ def importance(view: View, kept: Picture, key: Key) -> NDArray[np.float32]:
 
 
 def _error(view: View, kept: Picture, key: Key) -> float:
-    """Mean absolute difference of a key and the kept picture in grey levels, on every second pixel each way."""
+    """Mean absolute difference of a key and the kept picture in grey levels."""
     inside = view.matte[::2, ::2] > 0
     if not inside.any():
         return 0.0
-    return float(np.abs(kept[::2, ::2].astype(np.int16) - key.picture[::2, ::2])[inside].mean())
+    return float(_difference(kept, key)[inside].mean())
+
+
+def _difference(kept: Picture, key: Key) -> NDArray[np.int16]:
+    """Absolute difference of a key and the kept picture in grey levels, on every second pixel each way: enough to
+    compare them by."""
+    return np.asarray(np.abs(kept[::2, ::2].astype(np.int16) - key.picture[::2, ::2]), np.int16)
