@@ -101,7 +101,6 @@ def train_call(
     rate: Annotated[float, typer.Option(help="Learning rate; falls as a cosine over the run.")] = 4e-4,
     perceptual: Annotated[float, typer.Option(help="Weight of the perceptual loss; 0 for a first stage.")] = 0.8,
     adversarial: Annotated[float, typer.Option(help="Weight of the adversarial loss; 0: none.")] = 0.0,
-    steady: Annotated[float, typer.Option(help="Weight of flicker; 0 for a first stage, or G learns to copy.")] = 4.0,
     design: Annotated[
         str, typer.Option(help="aligned: what ships; conditional: the key as context, unmoved.")
     ] = "aligned",
