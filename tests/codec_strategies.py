@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from streamgc.codec.contexts import KEEP_SHAPE, SHAPE
-from streamgc.codec.symbols import Code, make_code
+from streamgc.codec.contexts import KEEP_SHAPE, RICH_SHAPE, SHAPE
+from streamgc.codec.symbols import LAYOUTS, MIXED, Code, make_code
 from streamgc.codec.tables import Tables, cumulate, default_tables
 
 quick = settings(deadline=None, max_examples=60)
@@ -16,29 +16,33 @@ quick = settings(deadline=None, max_examples=60)
 GRIDS = [(1, 1), (1, 7), (5, 1), (3, 4), (9, 16), (16, 9), (16, 16), (23, 40)]
 
 
-def random_code(seed: int, grid: tuple[int, int], channels: int, busy: float, kept: float) -> Code:
-    """A code whose symbols are non-zero with probability `busy`, in cells kept with probability `kept`."""
+def random_code(seed: int, grid: tuple[int, int], layout: int, busy: float, kept: float) -> Code:
+    """A code whose symbols are non-zero with probability `busy`, in cells kept with probability `kept`; of a mixed code
+    a third of the cells are rich."""
     rng = np.random.default_rng(seed)
+    channels = 8 if layout == MIXED else layout
     symbols = np.where(rng.random((channels, *grid)) < busy, rng.integers(-2, 3, (channels, *grid)), 0)
-    return make_code(symbols, rng.random(grid) < kept)
+    keep = rng.random(grid) < kept
+    return make_code(symbols, keep, rng.random(grid) < 0.3 if layout == MIXED else None)
 
 
 def altered(code: Code, seed: int, share: float) -> Code:
-    """The same code with a share of its symbols and kept cells drawn anew."""
+    """The same code with a share of its symbols, kept and rich cells drawn anew."""
     rng = np.random.default_rng(seed)
     symbols = np.where(rng.random(code.symbols.shape) < share, rng.integers(-2, 3, code.symbols.shape), code.symbols)
     keep = code.keep ^ (rng.random(code.keep.shape) < share / 8)
-    return make_code(symbols, keep)
+    rich = None if code.rich is None else code.rich ^ (rng.random(code.keep.shape) < share)
+    return make_code(symbols, keep, rich)
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Code, Code | None, int]:
     """A code, a reference that may be alike, foreign or missing, and its age."""
     grid = draw(st.sampled_from(GRIDS))
-    channels = draw(st.sampled_from([2, 4, 8]))
+    layout = draw(st.sampled_from(LAYOUTS))
     seed = draw(st.integers(0, 2**32 - 1))
     busy, kept = draw(st.sampled_from([0.0, 0.05, 0.4, 1.0])), draw(st.sampled_from([0.0, 0.1, 0.6, 1.0]))
-    code = random_code(seed, grid, channels, busy, kept)
+    code = random_code(seed, grid, layout, busy, kept)
     kind = draw(st.sampled_from(["none", "same", "alike", "foreign"]))
     if kind == "none":
         return code, None, 0
@@ -47,7 +51,7 @@ def cases(draw: st.DrawFn) -> tuple[Code, Code | None, int]:
         return code, code, age
     if kind == "alike":
         return code, altered(code, seed + 1, draw(st.sampled_from([0.01, 0.1]))), age
-    return code, random_code(seed + 2, grid, draw(st.sampled_from([2, 4, 8])), 0.5, 0.5), age
+    return code, random_code(seed + 2, grid, draw(st.sampled_from(LAYOUTS)), 0.5, 0.5), age
 
 
 @cache
@@ -59,9 +63,10 @@ def all_tables() -> list[Tables]:
     return [default_tables(), *(_tables([np.maximum(part, 1) for part in weights]) for weights in (wild, flat))]
 
 
-_SHAPES = ((SHAPE, 5), (KEEP_SHAPE, 2), ((5,), 2))
+_SHAPES = ((SHAPE, 5), (KEEP_SHAPE, 2), ((5,), 2), (RICH_SHAPE, 2))
 
 
 def _tables(weights: list[np.ndarray]) -> Tables:
-    symbols, keep, moved = (cumulate(part) for part in weights)
-    return Tables(symbols, keep[..., 0], moved[..., 0])
+    symbols, *flags = (cumulate(part) for part in weights)
+    keep, moved, rich = (flag[..., 0] for flag in flags)
+    return Tables(symbols, keep, moved, rich)

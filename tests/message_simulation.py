@@ -67,15 +67,13 @@ class StandInSender:
         self._choose_key(number)
         if number == ROOM_AT:
             objects.add(PartKind.ROOM, 1, bytes(ROOM_BYTES), SLICE_BYTES)
-        size = CODE_BYTES[number % len(CODE_BYTES)] * CHANNEL_PART[budget.shares.channels]
+        size = CODE_BYTES[number % len(CODE_BYTES)] * CHANNEL_PART[budget.shares.layout]
         code = max(2, round(size * (budget.strength / STRENGTH_MIN) ** -FALL))
         again = not objects.unsent(PartKind.KEY)
         room = budget.start_bytes(again) if starting else budget.object_bytes(code)
         parts = tuple(objects.take(room, number, budget.narrow, budget.burst_bytes(code, again=starting and again)))
-        channels, picture = budget.shares.channels, bytes(code)
-        message = Message(
-            Kind.PICTURE, number % 256, Background.MEMORY, channels=channels, picture=picture, parts=parts
-        )
+        layout, picture = budget.shares.layout, bytes(code)
+        message = Message(Kind.PICTURE, number % 256, Background.MEMORY, layout=layout, picture=picture, parts=parts)
         data = message.pack()
         budget.coded(code)
         budget.spent(len(data), starting)

@@ -21,8 +21,8 @@ from streamgc.evaluation.identity import FaceIdentity
 from streamgc.training.call_adversary import Adversary
 from streamgc.training.call_cache import CacheSettings, add_faces, build_cache
 from streamgc.training.call_designs import CONDITIONAL
-from streamgc.training.call_losses import FACE_SEEN, Losses
-from streamgc.training.call_model import CallModel, CallRun, CallTrainer, train_call
+from streamgc.training.call_losses import NEW_LIMIT, SINGLED_OUT, Losses, novelty
+from streamgc.training.call_model import MIXED, CallModel, CallRun, CallTrainer, rich_cells, train_call
 from streamgc.training.call_samples import (
     FACE_NUMBERS,
     FACE_WEIGHT,
@@ -32,6 +32,7 @@ from streamgc.training.call_samples import (
     SampleSettings,
     attention,
     face_change,
+    kept_change,
 )
 from streamgc.training.call_settings import CallTraining
 from streamgc.training.call_ship import averaged, load_checkpoint
@@ -75,7 +76,7 @@ def test_a_face_weighs_more_and_its_parts_most() -> None:
     assert weights.min() >= 1
     at = {name: weights[y // 4, x // 4] for name, (x, y) in {"eye": (100, 100), "mouth": (120, 140)}.items()}
     cheek, corner = weights[120 // 4, 100 // 4], weights[63, 63]
-    assert min(at.values()) > PART_WEIGHT > cheek > FACE_SEEN > 1.01 > corner
+    assert min(at.values()) > PART_WEIGHT > cheek > SINGLED_OUT > 1.01 > corner
     assert weights.max() <= 1 + FACE_WEIGHT + PART_WEIGHT
     np.testing.assert_array_equal(attention(np.full(FACE_NUMBERS, np.nan, np.float32)), np.ones((64, 64)))
 
@@ -95,7 +96,7 @@ def test_faces_lie_beside_the_cache_and_move_with_the_crop(folder: Path) -> None
     samples = Sampler(cache, SampleSettings(batch=8, size=64, still_share=0), 3).batch()
     assert samples.attention.shape == (8, 2, 1, 64, 64)
     assert samples.attention.min() >= 1 - 1e-5
-    assert (samples.attention.flatten(1).amax(1) > FACE_SEEN).any()
+    assert (samples.attention.flatten(1).amax(1) > SINGLED_OUT).any()
     again = Sampler(cache, SampleSettings(batch=8, size=64, still_share=0), 3).batch()
     for one, other in zip(samples, again, strict=True):
         assert torch.equal(one, other)
@@ -103,8 +104,8 @@ def test_faces_lie_beside_the_cache_and_move_with_the_crop(folder: Path) -> None
 
 def test_of_two_clips_the_turned_face_is_taken(folder: Path) -> None:
     cache = Cache(folder)
-    sampler = Sampler(cache, SampleSettings(batch=2, size=64, still_share=0, turned_share=1.0), 3)
-    plain = Sampler(cache, SampleSettings(batch=2, size=64, still_share=0, turned_share=0.0), 3)
+    sampler = Sampler(cache, SampleSettings(batch=2, size=64, still_share=0, turned_share=1.0, stirred_share=0), 3)
+    plain = Sampler(cache, SampleSettings(batch=2, size=64, still_share=0, turned_share=0.0, stirred_share=0), 3)
     frame = np.full((2, 256, 256, 3), 100, np.uint8)
     drawn = sampler._clip()._replace(frames=frame, faces=np.stack([FACE, FACE]), key=frame[0])
     assert face_change(drawn) == 0
@@ -120,6 +121,61 @@ def test_of_two_clips_the_turned_face_is_taken(folder: Path) -> None:
     assert chosen > any_of
 
 
+def test_of_two_clips_what_moves_more_is_taken(folder: Path) -> None:
+    cache = Cache(folder)
+    shares = ((0.0, 1.0), (0.0, 0.0))
+    sampler, plain = (
+        Sampler(cache, SampleSettings(still_share=0, turned_share=turned, stirred_share=stirred), 3)
+        for turned, stirred in shares
+    )
+    frame, mask = np.full((2, 256, 256, 3), 100, np.uint8), np.zeros((2, 256, 256), np.uint8)
+    mask[:, :128] = 255
+    drawn = sampler._clip()._replace(frames=frame, masks=mask, key=frame[0].copy())
+    drawn.key[128:] = 0
+    assert kept_change(drawn) == 0, "what is not kept does not count"
+    drawn.key[:128] = 70
+    assert kept_change(drawn) == pytest.approx(30)
+    assert kept_change(drawn._replace(masks=mask * 0)) == 0
+    chosen, any_of = (np.mean([kept_change(s._clip()) for _ in range(40)]) for s in (sampler, plain))
+    assert chosen > any_of
+
+
+def test_what_the_key_does_not_show_is_new() -> None:
+    key = torch.full((1, 3, 64, 64), 0.5)
+    truth, kept = key.clone(), torch.zeros(1, 1, 64, 64)
+    kept[..., :48] = 1
+    assert novelty(truth, key, kept).abs().max() == 0
+    truth[..., 20:36, 8:24] = 1.0
+    truth[..., 20:36, 50:60] = 0.0
+    news = novelty(truth, key, kept)
+    assert news[0, 0, 28, 16] == NEW_LIMIT
+    assert news[0, 0, 50, 40] == 0
+    assert news[..., 48:].abs().max() == 0, "outside the mask nothing is new"
+    noisy = key + 0.01 * torch.randn(key.shape, generator=torch.Generator().manual_seed(0))
+    assert novelty(noisy, key, kept).max() < 0.5, "noise is no news"
+
+
+def test_rich_cells_are_those_that_change(folder: Path) -> None:
+    random = np.random.default_rng(0)
+    kept = torch.ones(4, 1, 8, 8)
+    kept[:, :, :2] = 0
+    change = torch.full((4, 1, 8, 8), 0.01)
+    change[..., 3, 3] = 100.0
+    rich = rich_cells(change, kept, random)
+    assert (rich[..., 3, 3] == 1).all()
+    assert rich[:, :, :2].sum() == 0
+    assert rich.flatten(1).sum(1).tolist() == pytest.approx([48 * 0.2] * 4, abs=48 * 0.16)
+    assert rich_cells(change * 0, kept, random).sum() == 0
+    trainer = CallTrainer(Cache(folder), folder / "none", CallTraining(samples=SMALL, threads=1))
+    news = change.repeat_interleave(16, 2).repeat_interleave(16, 3)
+    present = trainer._present(np.array([2, MIXED, 4, 8]), news, kept)
+    assert present.flatten(2).amax(2).sum(1).tolist() == [2, 8, 4, 8]
+    assert present[1, 2:].amin() == 0
+    prices = trainer._prices(np.array([2, MIXED]))[:, :, 0, 0]
+    assert prices[0].tolist() == pytest.approx([trainer.beta[2]] * 8)
+    assert prices[1].tolist() == pytest.approx([trainer.beta[2]] * 2 + [trainer.beta[4]] * 6)
+
+
 def test_two_processes_train_one_call_model(folder: Path, tmp_path: Path) -> None:
     train_call(CallRun(folder, tmp_path, CallTraining(samples=SMALL, minutes=0.02)), 2)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
@@ -133,7 +189,7 @@ def test_an_error_in_a_face_costs_more(folder: Path) -> None:
     model, key = trainer.model, samples.key
     symbols = torch.zeros(2, 8, 4, 4)
     plane = torch.cat([torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)], 1)
-    made = model.generator(symbols, torch.ones(2, 8, 1, 1), plane, key, model.reference(key))
+    made = model.generator(symbols, torch.ones(2, 8, 4, 4), plane, key, model.reference(key))
     ones = torch.ones(2, 1, 64, 64)
     face, spoilt = ones.clone(), made.picture.detach().clone()
     face[..., 20:40, 20:40] = 5.0
@@ -230,7 +286,7 @@ def test_the_other_design_has_the_same_weights_and_moves_nothing(folder: Path, t
     key = torch.rand(1, 3, 64, 64)
     plane = torch.cat([torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)], 1)
     with torch.no_grad():
-        made = model.generator(torch.zeros(1, 8, 4, 4), torch.ones(1, 8, 1, 1), plane, key, model.reference(key))
+        made = model.generator(torch.zeros(1, 8, 4, 4), torch.ones(1, 8, 4, 4), plane, key, model.reference(key))
     torch.testing.assert_close(made.warped, key)
     with pytest.raises(TrainingError, match="one of aligned, conditional"):
         CallModel("guessed")

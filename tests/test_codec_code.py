@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamgc.codec.code import code_bits, decode_code, encode_code
-from streamgc.codec.contexts import DRIFT, SHAPE, STIR, reference_view, symbol_contexts
-from streamgc.codec.symbols import Code, make_code
+from streamgc.codec.contexts import DRIFT, RICH_SHAPE, SHAPE, STIR, reference_view, rich_contexts, symbol_contexts
+from streamgc.codec.symbols import LAYOUTS, MIXED, Code, check_code, make_code
 from streamgc.codec.tables import Tables, default_tables
 from streamgc.errors import BitstreamError
 from tests.codec_strategies import all_tables, altered, cases, quick, random_code
@@ -23,7 +23,7 @@ def test_round_trip(case: Case, which: int) -> None:
     code, reference, age = case
     tables = all_tables()[which]
     payload = encode_code(code, reference, age, tables)
-    decoded = decode_code(payload, code.grid, code.channels, reference, age, tables)
+    decoded = decode_code(payload, code.grid, code.layout, reference, age, tables)
     assert decoded.equals(code)
     assert decoded.symbols.dtype == np.int8
     assert decoded.keep.dtype == np.bool_
@@ -49,12 +49,12 @@ def test_contexts_of_the_whole_are_those_of_the_words(case: Case) -> None:
 
     def old(c: int, y: int, x: int) -> int | None:
         inside = 0 <= y < rows and 0 <= x < columns
-        if not inside or reference is None or c >= reference.channels or not reference.keep[y, x]:
+        if not inside or reference is None or c >= reference.channels or not reference.present[c, y, x]:
             return None
         return int(reference.symbols[c, y, x])
 
     def change(c: int, y: int, x: int) -> int:
-        if not (0 <= y < rows and 0 <= x < columns and code.keep[y, x]):
+        if not (0 <= y < rows and 0 <= x < columns and code.present[c, y, x]):
             return 0
         return int(code.symbols[c, y, x]) - (old(c, y, x) or 0)
 
@@ -74,7 +74,24 @@ def test_contexts_of_the_whole_are_those_of_the_words(case: Case) -> None:
                 2 + max(-2, min(2, sum(change(c, *side) for side in sides))),
                 2 * min(2, sum(change(k, y, x) != 0 for k in range(c))) + (around > 0),
             )
-            assert next(contexts) == np.ravel_multi_index(expected, SHAPE)
+            context = next(contexts)
+            assert context == np.ravel_multi_index(expected, SHAPE) or not code.present[c, y, x]
+
+
+@quick
+@given(cases())
+def test_contexts_of_the_rich_flag_are_those_of_the_words(case: Case) -> None:
+    code, reference, age = case
+    if code.rich is None:
+        return
+    contexts = iter(rich_contexts(code, reference_view(reference, age, 8, code.grid)).tolist())
+    for y, x in np.argwhere(code.keep).tolist():
+        was = reference is not None and reference.channels > 2 and reference.present[2, y, x]
+        before = np.zeros(2) if reference is None else reference.symbols[:2, y, x] * reference.keep[y, x]
+        sides = [(y, x - 1), (y - 1, x)]
+        around = sum(bool(code.rich[side]) for side in sides if min(side) >= 0)
+        expected = (min(age, 4), int(was), int((code.symbols[:2, y, x] != before).sum()), around)
+        assert next(contexts) == np.ravel_multi_index(expected, RICH_SHAPE)
 
 
 def test_lookups_cover_every_sum() -> None:
@@ -87,13 +104,13 @@ def test_lookups_cover_every_sum() -> None:
 def test_any_bytes_give_a_valid_code_or_one_error(case: Case, data: bytes, which: int) -> None:
     code, reference, age = case
     try:
-        decoded = decode_code(data, code.grid, code.channels, reference, age, all_tables()[which])
+        decoded = decode_code(data, code.grid, code.layout, reference, age, all_tables()[which])
     except BitstreamError:
         return
     # What is accepted is the one spelling of what it means, up to the coder's free last bits.
     assert decode_code(
         encode_code(decoded, reference, age, all_tables()[which]),
-        code.grid, code.channels, reference, age, all_tables()[which],
+        code.grid, code.layout, reference, age, all_tables()[which],
     ).equals(decoded)  # fmt: skip
 
 
@@ -108,10 +125,11 @@ def test_mutated_payloads_give_a_valid_code_or_one_error(case: Case, seed: int) 
             payload[rng.integers(len(payload))] = rng.integers(256)
     data = bytes(payload[: rng.integers(len(payload) + 1)])
     try:
-        decoded = decode_code(data, code.grid, code.channels, reference, age, default_tables())
+        decoded = decode_code(data, code.grid, code.layout, reference, age, default_tables())
     except BitstreamError:
         return
     assert decoded.symbols.shape == code.symbols.shape
+    check_code(decoded)
     assert abs(decoded.symbols).max(initial=0) <= 2
 
 
@@ -153,6 +171,17 @@ def test_bad_codes_are_refused(symbols: np.ndarray, keep: np.ndarray) -> None:
         make_code(symbols, keep)
 
 
+def test_rich_cells_are_kept_cells_of_eight_channels() -> None:
+    code = random_code(1, (4, 4), MIXED, 1.0, 0.5)
+    assert code.rich is not None
+    with pytest.raises(ValueError, match="rich"):
+        make_code(np.zeros((4, 4, 4)), np.ones((4, 4)), np.ones((4, 4)))
+    with pytest.raises(ValueError, match="rich"):
+        check_code(code._replace(rich=~code.keep))
+    with pytest.raises(ValueError, match="not sent"):
+        check_code(code._replace(rich=np.zeros((4, 4), bool)))
+
+
 def test_a_still_picture_costs_little() -> None:
     """Decision: what is kept costs ≤ 3 bytes when still; a person who does not move costs a few bytes in all."""
     keep = disc()
@@ -171,18 +200,20 @@ def disc() -> np.ndarray:
     return np.asarray((rows - 8) ** 2 + (columns - 7.5) ** 2 < 49)
 
 
-def talking(channels: int) -> tuple[Code, Code]:
+def talking(layout: int) -> tuple[Code, Code]:
     """A code and its reference: sparse symbols, a tenth of them changed."""
-    reference = make_code(random_code(3, (16, 16), channels, 0.15, 1.0).symbols, disc())
-    return make_code(altered(reference, 4, 0.1).symbols, disc()), reference
+    code = random_code(3, (16, 16), layout, 0.15, 1.0)
+    reference = make_code(code.symbols, disc(), code.rich)
+    code = altered(reference, 4, 0.1)
+    return make_code(code.symbols, disc(), code.rich), reference
 
 
-def coding_seconds(channels: int, tables: Tables) -> tuple[float, float]:
+def coding_seconds(layout: int, tables: Tables) -> tuple[float, float]:
     """Least seconds of encoding and decoding a frame."""
-    code, reference = talking(channels)
+    code, reference = talking(layout)
     payload = encode_code(code, reference, 3, tables)
     encoding = least_seconds(lambda: encode_code(code, reference, 3, tables))
-    return encoding, least_seconds(lambda: decode_code(payload, (16, 16), channels, reference, 3, tables))
+    return encoding, least_seconds(lambda: decode_code(payload, (16, 16), layout, reference, 3, tables))
 
 
 def least_seconds(action: object, repeats: int = 40) -> float:
@@ -218,10 +249,10 @@ def test_coding_is_as_quick_as_a_fixed_piece_of_python() -> None:
 def test_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
     tables = default_tables()
     with capsys.disabled():
-        for channels in (2, 4, 8):
-            encoding, decoding = coding_seconds(channels, tables)
-            size = len(encode_code(*talking(channels), 3, tables))
-            print(f"\n{channels} channels, 16 × 16: {size} B, {encoding * 1e3:.2f} + {decoding * 1e3:.2f} ms", end="")
+        for layout in LAYOUTS:
+            encoding, decoding = coding_seconds(layout, tables)
+            size = len(encode_code(*talking(layout), 3, tables))
+            print(f"\n{layout} channels, 16 × 16: {size} B, {encoding * 1e3:.2f} + {decoding * 1e3:.2f} ms", end="")
             assert encoding < 0.02
             assert decoding < 0.02
 

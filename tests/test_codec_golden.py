@@ -6,8 +6,9 @@ import pytest
 from streamgc.codec.code import decode_code
 from streamgc.codec.labels import decode_labels
 from streamgc.codec.message import unpack
+from streamgc.codec.symbols import MIXED
 from streamgc.codec.tables import default_tables
-from tests.golden import FOLDER, MAKERS, as_hex, full_message, label_map, large_code, next_code, small_code
+from tests.golden import FOLDER, MAKERS, as_hex, full_message, label_map, large_code, mixed_code, next_code, small_code
 
 
 def golden(name: str) -> bytes:
@@ -34,8 +35,10 @@ def test_golden_pictures_decode() -> None:
     tables = default_tables()
     assert decode_code(golden("small_intra"), (3, 4), 2, None, 0, tables).equals(small_code())
     message = unpack(golden("message_picture"))
-    assert decode_code(message.picture, (3, 4), message.channels, small_code(), message.age, tables).equals(next_code())
+    assert decode_code(message.picture, (3, 4), message.layout, small_code(), message.age, tables).equals(next_code())
     assert decode_code(golden("large_intra"), (16, 16), 8, None, 0, tables).equals(large_code(0))
     assert decode_code(golden("large_inter"), (16, 16), 8, large_code(0), 4, tables).equals(large_code(3))
+    assert decode_code(golden("mixed_intra"), (16, 16), MIXED, None, 0, tables).equals(mixed_code(0))
+    assert decode_code(golden("mixed_inter"), (16, 16), MIXED, mixed_code(0), 2, tables).equals(mixed_code(3))
     assert unpack(golden("message_full")) == full_message()
     assert np.array_equal(decode_labels(golden("labels"), (16, 16)), label_map())

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from streamgc.codec.message import Background, Kind, Message, unpack
 from streamgc.codec.sections import Crop, Feedback, Held, Part, PartKind, pack_feedback, parse_feedback
+from streamgc.codec.symbols import LAYOUTS
 from streamgc.errors import BitstreamError
 from tests.codec_strategies import quick
 
@@ -32,7 +33,7 @@ def messages(draw: st.DrawFn) -> Message:
         background=draw(st.sampled_from(list(Background))),
         age=0 if kind is Kind.NONE else draw(st.integers(int(kind is Kind.SKIP), 7)),
         key=draw(st.integers(0, 7)) if picture else 0,
-        channels=draw(st.sampled_from([2, 4, 8])) if picture else 0,
+        layout=draw(st.sampled_from(LAYOUTS)) if picture else 0,
         picture=draw(st.binary(max_size=200)) if picture else b"",
         feedback=draw(st.none() | feedbacks),
         crop=draw(st.none() | st.builds(Crop, st.integers(0, 2047), st.integers(0, 2047), st.integers(1, 1024))),
@@ -104,7 +105,6 @@ def test_mutated_messages_are_a_message_or_one_error(message: Message, edits: li
         b"\x00",
         b"\xc0\x00",  # unknown kind
         b"\x00\x00",  # picture without its third byte
-        b"\x03\x00\x18",  # channel count 3
         b"\x80\x00\x00",  # a byte too many
         b"\x81\x00\x00",  # a third byte that says nothing
         b"\x81\x00\x01\x00",  # a flags byte that says nothing
@@ -127,10 +127,10 @@ def test_malformed_messages_are_refused(data: bytes) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        Message(Kind.PICTURE, 0, Background.SYNTH, channels=3),
-        Message(Kind.PICTURE, 256, Background.SYNTH, channels=2),
-        Message(Kind.PICTURE, 0, Background.SYNTH, key=8, channels=2),
-        Message(Kind.PICTURE, 0, Background.SYNTH, channels=2, picture=bytes(1 << 16)),
+        Message(Kind.PICTURE, 0, Background.SYNTH, layout=3),
+        Message(Kind.PICTURE, 256, Background.SYNTH, layout=2),
+        Message(Kind.PICTURE, 0, Background.SYNTH, key=8, layout=2),
+        Message(Kind.PICTURE, 0, Background.SYNTH, layout=2, picture=bytes(1 << 16)),
         Message(Kind.SKIP, 0, Background.SYNTH),
         Message(Kind.NONE, 0, Background.SYNTH, picture=b"x"),
         Message(Kind.NONE, 0, Background.SYNTH, crop=Crop(0, 0, 0)),

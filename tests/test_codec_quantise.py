@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from streamgc.codec.code import code_bits, decode_code, encode_code
 from streamgc.codec.quantise import quantise
-from streamgc.codec.symbols import Code, check_code, make_code
+from streamgc.codec.symbols import LAYOUTS, MIXED, Code, check_code, make_code
 from streamgc.codec.tables import default_tables
 from tests.codec_strategies import GRIDS, quick, random_code
 from tests.test_codec_code import disc, least_seconds
@@ -27,23 +27,24 @@ def scene(seed: int, channels: int = 4) -> tuple[Latent, Code]:
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from(GRIDS),
-    st.sampled_from([2, 4, 8]),
+    st.sampled_from(LAYOUTS),
     st.integers(0, 7),
     st.sampled_from([0.0, 0.01, 0.1, 1.0, 50.0]),
 )
 def test_code_is_valid_and_bits_are_those_of_the_coder(
-    seed: int, grid: tuple[int, int], channels: int, age: int, strength: float
+    seed: int, grid: tuple[int, int], layout: int, age: int, strength: float
 ) -> None:
     rng = np.random.default_rng(seed)
-    latent = rng.uniform(-2.4, 2.4, (channels, *grid)).astype(np.float32)
-    reference = random_code(seed, grid, 4, 0.3, 0.7) if age else None
+    mixed = layout == MIXED
+    latent = rng.uniform(-2.4, 2.4, (8 if mixed else layout, *grid)).astype(np.float32)
+    reference = random_code(seed, grid, LAYOUTS[seed % 4], 0.3, 0.7) if age else None
     keep = rng.random(grid) < 0.6
-    code, bits = quantise(latent, keep, reference, age, default_tables(), strength)
+    code, bits = quantise(latent, keep, reference, age, default_tables(), strength, mixed=mixed)
     check_code(code)
     assert np.array_equal(code.keep, keep)
     assert bits == pytest.approx(code_bits(code, reference, age, default_tables()))
     payload = encode_code(code, reference, age, default_tables())
-    assert decode_code(payload, grid, channels, reference, age, default_tables()).equals(code)
+    assert decode_code(payload, grid, layout, reference, age, default_tables()).equals(code)
 
 
 def test_strength_zero_rounds() -> None:
@@ -102,6 +103,28 @@ def test_a_still_scene_does_not_flicker() -> None:
         assert quantise(noisy, disc(), reference, 1, default_tables(), 0.05).code.equals(reference)
 
 
+def test_what_moves_gets_all_channels() -> None:
+    """In a mixed code only the cells that are unlike the reference are rich; the dearer a bit, the fewer."""
+    rng = np.random.default_rng(4)
+    latent = np.zeros((8, 16, 16), np.float32)
+    latent[:, 5:8, 5:8] = rng.choice([-2, -1, 1, 2], (8, 3, 3))
+    still = make_code(np.zeros((8, 16, 16)), disc(), np.zeros((16, 16)))
+    counts = []
+    for strength in (0.02, 0.3, 1.0, 100.0):
+        code, bits = quantise(latent, disc(), still, 1, default_tables(), strength, mixed=True)
+        assert code.rich is not None
+        assert not code.rich[:5].any()
+        assert bits == pytest.approx(code_bits(code, still, 1, default_tables()))
+        counts.append(int(code.rich.sum()))
+    assert counts[0] == 9
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] == 0
+    moved = quantise(latent, disc(), still, 1, default_tables(), 0.02, mixed=True).code
+    assert quantise(latent, disc(), moved, 1, default_tables(), 0.1, mixed=True).code.equals(moved)
+    with pytest.raises(ValueError, match="mixed"):
+        quantise(latent[:4], disc(), None, 0, default_tables(), 0.1, mixed=True)
+
+
 @pytest.mark.parametrize("shape", [(3, 4, 4), (2, 4, 5), (4, 4)])
 def test_wrong_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError):
@@ -115,9 +138,12 @@ def test_a_latent_that_is_no_number_is_refused() -> None:
 
 @pytest.mark.slow
 def test_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
-    for channels in (2, 4, 8):
-        latent, reference = scene(1, channels)
-        seconds = least_seconds(lambda x=latent, r=reference: quantise(x, disc(), r, 3, default_tables(), 0.1))
+    for layout in LAYOUTS:
+        mixed = layout == MIXED
+        latent, reference = scene(1, 8 if mixed else layout)
+        seconds = least_seconds(
+            lambda x=latent, r=reference, m=mixed: quantise(x, disc(), r, 3, default_tables(), 0.1, mixed=m)
+        )
         with capsys.disabled():
-            print(f"\n{channels} channels, 16 × 16: {seconds * 1e3:.2f} ms", end="")
+            print(f"\n{layout} channels, 16 × 16: {seconds * 1e3:.2f} ms", end="")
         assert seconds < 0.02

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from streamgc.codec.code import code_bits, decode_code, encode_code
-from streamgc.codec.symbols import Code, make_code
+from streamgc.codec.symbols import MIXED, Code, make_code
 from streamgc.codec.tables import Tables, default_tables, load_tables, parse_tables
 from streamgc.errors import ModelError, TrainingError
 from streamgc.training.tables import TableCounts, fit_tables, measure_tables
@@ -50,7 +50,18 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
 def test_wrong_arrays_are_refused() -> None:
     tables = default_tables()
     with pytest.raises(ModelError, match="moved"):
-        Tables(tables.symbols, tables.keep, tables.moved[:3])
+        Tables(tables.symbols, tables.keep, tables.moved[:3], tables.rich)
+
+
+def test_rich_cells_are_foretold_by_the_reference() -> None:
+    codes = [random_code(1, (16, 16), MIXED, 0.2, 1.0)]
+    for frame in range(30):
+        codes.append(altered(codes[-1], frame, 0.03))
+    samples: list[tuple[Code, Code | None, int]] = [(codes[i], codes[i - 1], 1) for i in range(1, 31)]
+    tables, report = fit_tables(samples)
+    ideal = sum(code_bits(*sample, tables) for sample in samples)
+    assert report.context_bits + report.keep_bits == pytest.approx(ideal)
+    assert tables.rich[1, 1].max() < 10_000 < 55_000 < tables.rich[1, 0].min()
 
 
 def clip(seed: int, frames: int) -> list[tuple[Code, Code | None, int]]:

@@ -11,6 +11,10 @@ The context of the symbol of channel c in a cell is six small integers, mixed in
 - stir: how many earlier channels of this cell differ from the reference (0, 1, more), and whether any of those three
   cells does.
 
+In a mixed code a flag after the second symbol of a cell says whether it is rich, that is, has the other six channels.
+Its context: age of the reference as above, whether the reference was rich there, how many of the two symbols differ
+from the reference, and how many of the cells to the left and above are rich (`RICH_SHAPE`).
+
 Without a reference, "differs from the reference" means "is not zero". The first four come from the reference and are
 computed for the whole picture by `reference_view`; the last two depend on what was decoded and are looked up in `DRIFT`
 and `STIR`.
@@ -21,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from streamgc.codec.symbols import LARGEST, LEVELS, MAX_CHANNELS, Code
+from streamgc.codec.symbols import LARGEST, LEAST_CHANNELS, LEVELS, MAX_CHANNELS, Code
 
 MAX_AGE = 7
 AGES = 5
@@ -54,6 +58,11 @@ STIR = [
 KEEP_SHAPE = (AGES, 2, 2, 2, 2, 2)
 """Dimensions of the keep tables: age, same cell, left, above, right, below; see `keep_contexts`."""
 
+RICH_SHAPE = (AGES, 2, 3, 3)
+"""Dimensions of the tables of the rich flag: age, rich in the reference, changed symbols, rich neighbours."""
+RICH_STRIDES = (18, 9, 3, 1)
+"""What each of them adds to the context."""
+
 AGE_BUCKET = (0, 1, 2, 3, 4, 4, 4, 4)
 """Bucket by reference age in frames; 0 is no reference."""
 
@@ -65,6 +74,8 @@ class ReferenceView(NamedTuple):
     """(h·w, C): the context as far as the reference decides it, with a drift and stir of nothing."""
     values: npt.NDArray[np.int8]
     """(h·w, C): symbols of the reference, 0 where it has none."""
+    rich: npt.NDArray[np.int32]
+    """(h·w,): the context of the rich flag as far as the reference decides it."""
 
 
 def reference_view(reference: Code | None, age: int, channels: int, shape: tuple[int, int]) -> ReferenceView:
@@ -75,28 +86,32 @@ def reference_view(reference: Code | None, age: int, channels: int, shape: tuple
     base = np.empty((channels, rows, columns), np.int32)
     starts = np.arange(channels, dtype=np.int32) * _CHANNEL_STRIDE + AGE_BUCKET[age] * _AGE_STRIDE
     base[:] = (starts + 2 * _DRIFT_STRIDE)[:, None, None]
+    rich = np.full(rows * columns, AGE_BUCKET[age] * RICH_STRIDES[0], np.int32)
     if reference is None:
         base += _GRADIENT_STRIDE
-        return ReferenceView(base.reshape(channels, -1).T, inner.reshape(channels, -1).T)
+        return ReferenceView(base.reshape(channels, -1).T, inner.reshape(channels, -1).T, rich)
     shared = min(channels, reference.symbols.shape[0])
-    inner[:shared] = reference.symbols[:shared] * reference.keep
+    present = reference.present[:shared]
+    if reference.channels > LEAST_CHANNELS:
+        rich += reference.present[LEAST_CHANNELS].ravel() * np.int32(RICH_STRIDES[1])
+    inner[:shared] = reference.symbols[:shared] * present
     around = values[:, :-2, 1:-1] + values[:, 2:, 1:-1] + values[:, 1:-1, :-2] + values[:, 1:-1, 2:]
     slope = around - 4 * inner
     # Next to a zero one different neighbour tells; a lone symbol has four, and only most of them tell.
     threshold = np.where(inner == 0, 1, 3)
     base += ((slope >= threshold).astype(np.int32) - (slope <= -threshold) + 1) * _GRADIENT_STRIDE
-    base[:shared] += (inner[:shared] + (LARGEST + 1)) * (reference.keep * np.int32(_STATE_STRIDE))
-    return ReferenceView(base.reshape(channels, -1).T, inner.reshape(channels, -1).T)
+    base[:shared] += (inner[:shared] + (LARGEST + 1)) * (present * np.int32(_STATE_STRIDE))
+    return ReferenceView(base.reshape(channels, -1).T, inner.reshape(channels, -1).T, rich)
 
 
 def symbol_contexts(code: Code, view: ReferenceView) -> npt.NDArray[np.int32]:
     """(kept cells, C) context of every symbol of a code that is known whole, in coding order: cell by cell, channels
-    inside.
+    inside. Those of symbols that a mixed code does not send (`Code.present`) mean nothing.
     """
     channels, rows, columns = code.symbols.shape
     values = view.values.T.reshape(channels, rows, columns)
     difference = np.zeros((channels, rows + 1, columns + 2), np.int16)
-    difference[:, 1:, 1:-1] = (code.symbols - values) * code.keep
+    difference[:, 1:, 1:-1] = (code.symbols - values) * code.present
     changed = difference != 0
     drift = difference[:, 1:, :-2] + difference[:, :-1, 1:-1] + difference[:, :-1, 2:]
     count = changed.sum(axis=0, dtype=np.int16)
@@ -106,6 +121,20 @@ def symbol_contexts(code: Code, view: ReferenceView) -> npt.NDArray[np.int32]:
     kept = code.keep.ravel()
     contexts: npt.NDArray[np.int32] = view.base[kept] + np.array(DRIFT, np.int32)[drift].reshape(channels, -1).T[kept]
     contexts += np.array(STIR, np.int32)[around[None], earlier].reshape(channels, -1).T[kept]
+    return contexts
+
+
+def rich_contexts(code: Code, view: ReferenceView) -> npt.NDArray[np.int32]:
+    """(kept cells,) context of the rich flag of every kept cell of a mixed code, in coding order."""
+    assert code.rich is not None
+    rows, columns = code.grid
+    neighbours = np.zeros((rows + 1, columns + 1), np.int32)
+    neighbours[1:, 1:] = code.rich
+    around = neighbours[1:, :-1] + neighbours[:-1, 1:]
+    values = view.values.T.reshape(code.symbols.shape)
+    changed = (code.symbols[:LEAST_CHANNELS] != values[:LEAST_CHANNELS]).sum(axis=0, dtype=np.int32)
+    own = changed * RICH_STRIDES[2] + around * RICH_STRIDES[3]
+    contexts: npt.NDArray[np.int32] = (view.rich + own.ravel())[code.keep.ravel()]
     return contexts
 
 

@@ -17,7 +17,7 @@ from streamgc.codec.sections import (
     write_sized,
     write_varint,
 )
-from streamgc.codec.symbols import CHANNEL_COUNTS
+from streamgc.codec.symbols import LAYOUTS
 from streamgc.errors import BitstreamError
 
 MAX_MESSAGE = MAX_LENGTH
@@ -58,8 +58,8 @@ class Message:
     """How many frames before this one its reference is, 1…7; 0 is none. A skip needs one."""
     key: int = 0
     """Number modulo 8 of the key picture that the picture is conditioned on; 0 unless the kind is PICTURE."""
-    channels: int = 0
-    """2, 4 or 8 for a picture, otherwise 0."""
+    layout: int = 0
+    """2, 4, 8 channels or `MIXED` for a picture, otherwise 0."""
     picture: bytes = b""
     """Payload of `encode_code`; may be empty."""
     feedback: Feedback | None = None
@@ -86,7 +86,7 @@ class Message:
         is_picture = self.kind is Kind.PICTURE
         if is_picture or flags or self.feedback or self.previous:
             body[0] |= 1
-            width = CHANNEL_COUNTS.index(self.channels) if is_picture else 0
+            width = LAYOUTS.index(self.layout) if is_picture else 0
             body.append(
                 self.key << 5 | width << 3 | (self.feedback is not None) << 2 | bool(self.previous) << 1 | bool(flags)
             )
@@ -120,9 +120,9 @@ class Message:
         if not 0 <= self.number <= 255 or not 0 <= self.age <= 7 or not 0 <= self.key <= 7:
             raise ValueError("frame number, reference age or key number out of range")
         if self.kind is Kind.PICTURE:
-            if self.channels not in CHANNEL_COUNTS:
-                raise ValueError(f"{self.channels} channels; 2, 4 or 8 are possible")
-        elif self.picture or self.channels or self.key:
+            if self.layout not in LAYOUTS:
+                raise ValueError(f"{self.layout} channels; 2, 4, 8 or mixed are possible")
+        elif self.picture or self.layout or self.key:
             raise ValueError("a message without a picture has a payload, channels or a key number")
         if (self.kind is Kind.SKIP and self.age == 0) or (self.kind is Kind.NONE and self.age):
             raise ValueError("a skip needs a reference age, a message without a picture has none")
@@ -157,11 +157,9 @@ def unpack(data: bytes) -> Message:
     previous = _read_previous(read) if second & 2 else ()
     parts = read.parts(last_runs_to_end=kind is not Kind.PICTURE) if flags & 8 else ()
     if kind is Kind.PICTURE:
-        if second >> 3 & 3 >= len(CHANNEL_COUNTS):
-            raise BitstreamError("a picture with an unknown number of channels")
-        channels, picture = CHANNEL_COUNTS[second >> 3 & 3], read.rest()
+        layout, picture = LAYOUTS[second >> 3 & 3], read.rest()
     else:
-        channels, picture = 0, b""
+        layout, picture = 0, b""
     read.end()
     message = Message(
         kind=kind,
@@ -169,7 +167,7 @@ def unpack(data: bytes) -> Message:
         background=Background(first >> 4 & 3),
         age=first >> 1 & 7,
         key=second >> 5,
-        channels=channels,
+        layout=layout,
         picture=picture,
         feedback=feedback,
         crop=crop,

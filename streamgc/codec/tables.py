@@ -2,8 +2,8 @@
 
 The file is little-endian: magic `SGCT`, version (u8), the eight dimensions of the symbol tables with the levels (6 ×
 u8, u8), then u16 arrays: inner cumulative counts of the symbol tables (…, 4), probability of 0 of the keep tables (5,
-2, 2, 2, 2, 2), and of the flag "what is kept differs from the reference" (5). Every symbol has at least one count of
-65536. No float decides how bits are read.
+2, 2, 2, 2, 2), of the flag "what is kept differs from the reference" (5), and of the rich flag (5, 2, 3, 3). Every
+symbol has at least one count of 65536. No float decides how bits are read.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from streamgc.codec.arithmetic import TOTAL
-from streamgc.codec.contexts import AGES, KEEP_SHAPE, SHAPE
+from streamgc.codec.contexts import AGES, KEEP_SHAPE, RICH_SHAPE, SHAPE
 from streamgc.codec.symbols import LARGEST, LEVELS
 from streamgc.errors import ModelError
 
-VERSION = 0
+VERSION = 1
 _MAGIC = b"SGCT"
 _HEADER = _MAGIC + bytes((VERSION, *SHAPE, LEVELS))
 
@@ -36,9 +36,12 @@ class Tables:
     """(5, 2, 2, 2, 2, 2): counts of "not kept", 1…65535."""
     moved: npt.NDArray[np.uint16]
     """(5,): counts of "what is kept is as in the reference", by age bucket, 1…65535; the first is not used."""
+    rich: npt.NDArray[np.uint16]
+    """(5, 2, 3, 3): counts of "not rich", 1…65535."""
 
     def __post_init__(self) -> None:
-        for name, shape in (("symbols", (*SHAPE, LEVELS - 1)), ("keep", KEEP_SHAPE), ("moved", (AGES,))):
+        shapes = {"symbols": (*SHAPE, LEVELS - 1), "keep": KEEP_SHAPE, "moved": (AGES,), "rich": RICH_SHAPE}
+        for name, shape in shapes.items():
             array = getattr(self, name)
             if array.dtype != np.uint16 or array.shape != shape:
                 raise ModelError(f"tables: {name} is {array.dtype} {array.shape}; uint16 {shape} is needed")
@@ -85,9 +88,26 @@ class Tables:
         """The keep flag's tables as lists."""
         return [(0, zero, TOTAL) for zero in self.moved.tolist()]
 
+    @cached_property
+    def rich_zero(self) -> npt.NDArray[np.int32]:
+        """(90,) counts of "not rich" by context."""
+        return self.rich.reshape(-1).astype(np.int32)
+
+    @cached_property
+    def rich_rows(self) -> list[tuple[int, int, int]]:
+        """The rich flag's tables as lists."""
+        return [(0, zero, TOTAL) for zero in self.rich_zero.tolist()]
+
+    @cached_property
+    def rich_bits(self) -> list[tuple[float, float]]:
+        """By context, ideal cost in bits of saying "not rich" and of saying "rich"."""
+        zero = self.rich_zero
+        return list(zip((16 - np.log2(zero)).tolist(), (16 - np.log2(TOTAL - zero)).tolist(), strict=True))
+
     def to_bytes(self) -> bytes:
         """The file's content."""
-        return _HEADER + b"".join(part.astype("<u2").tobytes() for part in (self.symbols, self.keep, self.moved))
+        parts = (self.symbols, self.keep, self.moved, self.rich)
+        return _HEADER + b"".join(part.astype("<u2").tobytes() for part in parts)
 
     @cached_property
     def hash(self) -> bytes:
@@ -103,7 +123,7 @@ class Tables:
 
 def parse_tables(data: bytes) -> Tables:
     """Tables from a file's content. Raises ModelError."""
-    sizes = (prod(SHAPE) * (LEVELS - 1), prod(KEEP_SHAPE), AGES)
+    sizes = (prod(SHAPE) * (LEVELS - 1), prod(KEEP_SHAPE), AGES, prod(RICH_SHAPE))
     if data[:4] != _MAGIC:
         raise ModelError("tables: not a tables file")
     if data[: len(_HEADER)] != _HEADER:
@@ -111,8 +131,8 @@ def parse_tables(data: bytes) -> Tables:
     if len(data) != len(_HEADER) + 2 * sum(sizes):
         raise ModelError("tables: the file is truncated or too long")
     values = np.frombuffer(data, "<u2", offset=len(_HEADER)).astype(np.uint16)
-    symbols, keep, moved = np.split(values, np.cumsum(sizes[:-1]))
-    return Tables(symbols.reshape(*SHAPE, LEVELS - 1), keep.reshape(KEEP_SHAPE), moved)
+    symbols, keep, moved, rich = np.split(values, np.cumsum(sizes[:-1]))
+    return Tables(symbols.reshape(*SHAPE, LEVELS - 1), keep.reshape(KEEP_SHAPE), moved, rich.reshape(RICH_SHAPE))
 
 
 def load_tables(path: Path) -> Tables:
@@ -160,4 +180,8 @@ def default_tables() -> Tables:
     likely = np.where(ages == 0, np.clip(new * 12 // 14, 4, 9), old)
     keep = cumulate(np.stack([np.int64(1) << (12 - likely), np.int64(1) << likely], axis=-1))[..., 0]
     moved = cumulate(np.array([[1, 1], [9, 1], [8, 2], [7, 3], [6, 4]]))[..., 0]
-    return Tables(cumulate(np.stack(weights, axis=-1)), np.ascontiguousarray(keep), moved)
+    # A cell is rich that was, that changes, or that has rich neighbours; 2 of 64 at least, 58 at most.
+    _, was, changed, around = np.indices(RICH_SHAPE, np.int64, sparse=True)
+    chance = np.broadcast_to(np.clip(2 + 40 * was + 6 * changed + 8 * around, 2, 58), RICH_SHAPE)
+    rich = cumulate(np.stack([64 - chance, chance], axis=-1))[..., 0]
+    return Tables(cumulate(np.stack(weights, axis=-1)), np.ascontiguousarray(keep), moved, np.ascontiguousarray(rich))

@@ -141,9 +141,9 @@ class Generator(nn.Module):
             calm(head)
 
     def forward(self, symbols: Tensor, present: Tensor, plane: Tensor, key: Tensor, features: Features) -> Generated:
-        """``symbols`` (B, 8, h, w) in [-2, 2]; ``present`` (B, 8, 1, 1) 1 = sent; ``plane`` one-hot (B, 3, h, w)."""
+        """``symbols`` (B, 8, h, w) in [-2, 2]; ``present`` (B, 8, h, w) 1 = sent; ``plane`` one-hot (B, 3, h, w)."""
         kept = plane[:, 1:2]
-        code = torch.cat([symbols * kept * present, present.expand_as(symbols), plane], 1)
+        code = torch.cat([symbols * kept * present, present, plane], 1)
         x = self.embed(torch.cat([code, features.f16], 1))
         x = self.coarse(x)
         flow = FLOW_LIMIT * torch.tanh(self.flow16(x) / 4)

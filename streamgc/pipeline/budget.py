@@ -38,7 +38,8 @@ KEY_COST = 700.0
 class Shares:
     """How a rate is divided. Measured on the validation clips; see docs/results/call.md."""
 
-    channels: int
+    layout: int
+    """Channels of every kept cell, or `MIXED`."""
     key_share: float
     """Part of the rate for keys (and rooms)."""
     crf: int

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgc.codec.symbols import MAX_CHANNELS, Code
+from streamgc.codec.symbols import LEAST_CHANNELS, MAX_CHANNELS, Code
 from streamgc.runtime.engine import Precision
 
 Picture = NDArray[np.uint8]
@@ -68,8 +68,10 @@ class GeneratorNetwork:
         """RGB + alpha (H, W, 4) of a code, a plane (h, w) and a key."""
         symbols = np.zeros((1, MAX_CHANNELS, *code.grid), np.float32)
         symbols[0, : code.channels] = code.symbols
-        present = np.zeros((1, MAX_CHANNELS, 1, 1), np.float32)
+        present = np.zeros_like(symbols)
         present[0, : code.channels] = 1
+        if code.rich is not None:
+            present[0, LEAST_CHANNELS:] = code.rich
         feeds: dict[str, NDArray[np.generic]] = {
             "symbols": symbols,
             "present": present,

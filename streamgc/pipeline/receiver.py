@@ -167,7 +167,7 @@ class Receiver:
             code, key = reference
         else:
             known = reference.code if reference else None
-            code = decode_code(message.picture, self._format.grid, message.channels, known, message.age, self._tables)
+            code = decode_code(message.picture, self._format.grid, message.layout, known, message.age, self._tables)
             key = message.key
         self._history.put(number, code, key)
         if number not in self._decoded:

@@ -18,7 +18,7 @@ from streamgc.codec.labels import encode_labels
 from streamgc.codec.message import Background, Kind, Message
 from streamgc.codec.quantise import quantise
 from streamgc.codec.sections import Crop, Part, PartKind, parse_feedback
-from streamgc.codec.symbols import Code
+from streamgc.codec.symbols import MAX_CHANNELS, MIXED, Code
 from streamgc.codec.tables import Tables
 from streamgc.pipeline.budget import PACKET_BYTES, SLICE_BYTES, Budget, Shares
 from streamgc.pipeline.history import History, unwrap
@@ -168,7 +168,7 @@ class Sender:
             budget = self._budget.start_bytes(again) if starting else self._budget.object_bytes(len(payload))
             allowed = self._budget.burst_bytes(len(payload), again=starting and again)
             parts = tuple(self._objects.take(budget, number, self._budget.narrow, allowed))
-            message = self._message(view, number, age, key, payload, code.channels, parts)
+            message = self._message(view, number, age, key, payload, code.layout, parts)
             data = message.pack()
         self._history.put(number, code, key.number)
         self._budget.coded(len(payload))
@@ -262,15 +262,18 @@ class Sender:
         with self._spans("encode"):
             latent = self._encoder(kept, view.matte, key.picture)
         with self._spans("quantise"):
-            channels = self._budget.shares.channels
+            layout = self._budget.shares.layout
+            mixed = layout == MIXED
+            channels = MAX_CHANNELS if mixed else layout
             found = self._history.newest_before(number, self._confirmed, key.number)
             reference, age = (found[0].code, found[1]) if found else (None, 0)
             weight = importance(view, kept, key)
-            chosen = quantise(latent[:channels], view.keep, reference, age, self._tables, self._budget.strength, weight)
+            strength, tables = self._budget.strength, self._tables
+            chosen = quantise(latent[:channels], view.keep, reference, age, tables, strength, weight, mixed)
         return chosen.code, reference, age
 
     def _message(
-        self, view: View, number: int, age: int, key: Key, payload: bytes, channels: int, parts: tuple[Part, ...]
+        self, view: View, number: int, age: int, key: Key, payload: bytes, layout: int, parts: tuple[Part, ...]
     ) -> Message:
         message = Message(
             kind=Kind.PICTURE,
@@ -278,7 +281,7 @@ class Sender:
             background=self._background,
             age=age,
             key=key.number,
-            channels=channels,
+            layout=layout,
             picture=payload,
             parts=parts,
         )

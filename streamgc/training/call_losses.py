@@ -2,7 +2,7 @@
 bits).
 
 Everything is asked inside the blanking mask only: the paper's masked distortion. Faces weigh more than the rest of a
-person, their eyes and mouths most (`call_samples.attention`).
+person, their eyes and mouths most (`call_samples.attention`), and so does what the key does not show (`novelty`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,20 @@ from streamgc.training.together import Together
 
 STILL_LEVEL = 3 / 255
 """Mean change of a place's surroundings up to which it stands still."""
-FACE_SEEN = 2.0
-"""Attention above which a place belongs to a face, not to its surroundings."""
+SINGLED_OUT = 2.0
+"""Attention above which a place belongs to a face or to something new, not to the rest."""
+NEW_LIMIT = 4.0
+"""A place is new at most so many times as much as the mean."""
+NEW_FLOOR = 6 / 255
+"""Added to the mean change, so that noise in a picture that equals its key is not news."""
+
+
+def novelty(truth: Tensor, key: Tensor, matte: Tensor) -> Tensor:
+    """How much each place of ``truth`` (B, 3, S, S) differs from ``key``, in parts of what the kept places do in the
+    mean, (B, 1, S, S) in 0…`NEW_LIMIT`; 0 where nothing is kept (``matte`` (B, 1, S, S))."""
+    change = F.avg_pool2d((truth - key).abs().mean(1, keepdim=True) * matte, 9, 1, 4)
+    mean = change.sum((1, 2, 3), keepdim=True) / (matte.sum((1, 2, 3), keepdim=True) + 1)
+    return (change / (mean + NEW_FLOOR)).clamp(max=NEW_LIMIT) * matte
 
 
 class Losses:
@@ -108,10 +120,11 @@ class Losses:
         ]
 
     def _corner(self, attention: Tensor, part: int, random: np.random.Generator) -> tuple[int, int]:
-        """Where a crop of ``part`` pixels begins, (y, x): somewhere, or so that a face's eyes or mouth are in it."""
+        """Where a crop of ``part`` pixels begins, (y, x): somewhere, or so that what weighs most is in it: eyes or
+        mouth, something new."""
         room = attention.shape[-1] - part
         y, x = (int(v) for v in random.integers(0, room + 1, 2))
-        if random.random() < self.settings.face_crops and float(attention.max()) > FACE_SEEN:
+        if random.random() < self.settings.face_crops and float(attention.max()) > SINGLED_OUT:
             place = np.array(divmod(int(attention.flatten().argmax()), attention.shape[-1]))
             shift = random.integers(part // 4, 3 * part // 4 + 1, 2)
             y, x = (int(v) for v in (place - shift).clip(0, room))

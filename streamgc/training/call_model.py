@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from streamgc.networks.lite import CELL, CHANNELS, LEVELS, Encoder, Reference, quantise
 from streamgc.training.call_designs import ALIGNED, generator_of
-from streamgc.training.call_losses import Losses
+from streamgc.training.call_losses import Losses, novelty
 from streamgc.training.call_samples import Cache, Sampler, Samples
 from streamgc.training.call_settings import CallTraining
 from streamgc.training.together import Together, train_together
@@ -33,6 +33,12 @@ from streamgc.training.together import Together, train_together
 Counts = NDArray[np.int64]
 SHARE_OF_BETA = {2: 1.0, 4: 1 / 6, 8: 1 / 60}
 """Where β came to rest for each channel count, in parts of that of two channels."""
+RICH_SHARES = (0.03, 0.35)
+"""Least and largest share of the kept cells that are rich in a mixed sample."""
+LEAST = 2
+"""Channels of every kept cell."""
+MIXED = 0
+"""Stands for a channel count: two channels in most cells, eight in the rich ones."""
 
 
 class Prior(nn.Module):
@@ -78,6 +84,17 @@ def planes(kept: Tensor, random: np.random.Generator, lost_share: float) -> Tens
             lost[i] = torch.from_numpy(random.random(kept.shape[1:]) < share).float()
     lost = lost * kept
     return torch.cat([1 - kept, kept - lost, lost], 1)
+
+
+def rich_cells(change: Tensor, kept: Tensor, random: np.random.Generator) -> Tensor:
+    """(B, 1, h, w): of the ``kept`` cells a random share, those of most ``change`` (B, 1, h, w) first, not strictly."""
+    batch = kept.shape[0]
+    jitter = torch.from_numpy(np.exp(random.normal(0, 0.4, tuple(kept.shape)))).float()
+    rank = (change * jitter * kept).flatten(1)
+    shares = torch.from_numpy(random.uniform(*RICH_SHARES, batch)).float()
+    count = (shares * kept.flatten(1).sum(1)).ceil().long().clamp(min=1)
+    limit = rank.sort(1, descending=True).values.gather(1, (count - 1)[:, None])
+    return ((rank >= limit) & (rank > 0)).float().view_as(kept)
 
 
 class CallTrainer:
@@ -175,9 +192,7 @@ class CallTrainer:
         """One update on two pictures a sample: the older one also serves as the context of the newer one's bits."""
         model, batch = self.model, samples.key.shape[0]
         counts = self.random.choice([2, 2, 4, 4, 8], batch)
-        present = torch.from_numpy((np.arange(CHANNELS)[None] < counts[:, None]).astype(np.float32)).view(
-            batch, CHANNELS, 1, 1
-        )
+        counts[self.random.random(batch) < self.settings.mixed_share] = MIXED
         key = samples.key.contiguous(memory_format=torch.channels_last)
         features = model.reference(key)
         before = torch.zeros(batch, CHANNELS, samples.pictures.shape[-2] // CELL, samples.pictures.shape[-1] // CELL)
@@ -185,8 +200,10 @@ class CallTrainer:
         pictures = []
         for index in range(2):
             truth, matte, person = samples.pictures[:, index], samples.mattes[:, index], samples.persons[:, index]
-            attention = samples.attention[:, index]
             kept = kept_cells(matte)
+            news = novelty(truth, key, matte)
+            attention = samples.attention[:, index] + self.settings.novelty * news
+            present = self._present(counts, news, kept)
             blanked = torch.where(matte > 0, truth, torch.full_like(truth, 0.5))
             latent = model.encoder(blanked, matte, key)
             symbols, hard = quantise(latent)
@@ -199,7 +216,7 @@ class CallTrainer:
                 loss = loss + self._rate(latent, hard, before, present, kept, counts)
                 copied = ((key - truth) ** 2 * matte * person).sum() / ((matte * person).sum() * 3 + 1)
                 self._note("copy", -10 * math.log10(float(copied) + 1e-9))
-            before = (hard * kept).detach()
+            before = (hard * kept * present).detach()
         unsteady = self.losses.unsteady(pictures, samples.pictures, samples.mattes)
         self._note("unsteady", 255 * float(unsteady.detach()))
         loss = loss + self.settings.steady * unsteady
@@ -213,6 +230,14 @@ class CallTrainer:
         self.steps += 1
         self._note("loss", float(loss.detach()))
         self._average_weights()
+
+    def _present(self, counts: Counts, news: Tensor, kept: Tensor) -> Tensor:
+        """Which channels each cell carries, (B, 8, h, w)."""
+        number = torch.arange(CHANNELS).view(1, CHANNELS, 1, 1)
+        least = torch.from_numpy(np.where(counts == MIXED, LEAST, counts)).view(-1, 1, 1, 1)
+        mixed = torch.from_numpy(counts == MIXED).float().view(-1, 1, 1, 1)
+        rich = rich_cells(F.avg_pool2d(news, CELL), kept, self.random) * mixed
+        return torch.maximum((number < least).float(), rich)
 
     def _rate(
         self, latent: Tensor, hard: Tensor, before: Tensor, present: Tensor, kept: Tensor, counts: Counts
@@ -233,18 +258,25 @@ class CallTrainer:
         part = (latent.clamp(-2, 2) - low).clamp(0, 1)
         below = costs.gather(-1, (low + 2).long().unsqueeze(-1)).squeeze(-1)
         above = costs.gather(-1, (low + 3).long().unsqueeze(-1)).squeeze(-1)
-        smooth = (((1 - part) * below + part * above) * mask).sum((1, 2, 3)) / cells
+        smooth = (((1 - part) * below + part * above) * mask * self._prices(counts)).sum((1, 2, 3)) / cells
         # Generous at first: a code that is squeezed before G can read it dies out, and G learns to copy the key.
         ramp = min(1.0, self.steps / self.settings.ramp_steps) if self.settings.ramp_steps else 1.0
         targets = {channels: bits * (3 - 2 * ramp) for channels, bits in self.settings.target_bits}
-        weights = torch.tensor([self.beta[int(c)] for c in counts])
         real = ((surprise.detach() * mask).sum((1, 2, 3)) / cells).tolist()
         for c, value in zip(counts, real, strict=True):
+            self._note("bits mixed" if c == MIXED else f"bits{c}", value)
+            if c == MIXED:
+                continue
             drift = max(-1.0, min(1.0, value / targets[int(c)] - 1))
             self.beta[int(c)] = min(max(self.beta[int(c)] * math.exp(0.004 * drift), 1e-5), 0.2)
-            self._note(f"bits{c}", value)
-        total: Tensor = (weights * smooth).mean() + 0.02 * learn
+        total: Tensor = smooth.mean() + 0.02 * learn
         return total
+
+    def _prices(self, counts: Counts) -> Tensor:
+        """β of every channel, (B, 8, 1, 1). What rich cells add is as dear as four channels' bits are."""
+        prices = np.array([[self.beta[LEAST if c == MIXED else int(c)]] * CHANNELS for c in counts], np.float32)
+        prices[counts == MIXED, LEAST:] = self.beta[4]
+        return torch.from_numpy(prices).view(-1, CHANNELS, 1, 1)
 
     def _average_weights(self) -> None:
         decay = min(0.999, (1 + self.steps) / (10 + self.steps))

@@ -44,15 +44,17 @@ class SampleSettings:
     batch: int = 6
     size: int = 128
     still_share: float = 0.2
-    patch_share: float = 0.15
+    patch_share: float = 0.2
     """Share of samples in which something that the key does not hold moves into the picture."""
     moved_share: float = 0.15
     """Share of clips that are moved further than they move by themselves."""
     fresh_share: float = 0.35
     """Share of clips whose key is about half a second old; that of the others is about five times as old."""
-    turned_share: float = 0.5
+    turned_share: float = 0.4
     """Share of clips drawn twice, of which the one is taken whose face has moved away further from the key: a face that
     turns is the hardest that a call shows, and seldom."""
+    stirred_share: float = 0.3
+    """The same for everything that is kept: hands."""
 
 
 class Cache:
@@ -122,8 +124,11 @@ class Sampler:
     def _clip(self) -> _Drawn:
         """Two frames of one clip and a coded key."""
         drawn = self._any_clip()
-        if self.random.random() < self.settings.turned_share:
+        roll = self.random.random() - self.settings.turned_share
+        if roll < 0:
             drawn = max(drawn, self._any_clip(), key=face_change)
+        elif roll < self.settings.stirred_share:
+            drawn = max(drawn, self._any_clip(), key=kept_change)
         return drawn
 
     def _any_clip(self) -> _Drawn:
@@ -243,6 +248,13 @@ def face_change(drawn: _Drawn) -> float:
     difference = np.abs(drawn.frames[1, ::4, ::4].astype(np.float32) - drawn.key[::4, ::4]).mean(2)
     weight = np.minimum(seen - 1, FACE_WEIGHT)
     return float((difference * weight).sum() / weight.sum())
+
+
+def kept_change(drawn: _Drawn) -> float:
+    """Mean difference in grey levels between the newer picture's kept part and the key, 0 where nothing is kept."""
+    kept = drawn.masks[1, ::4, ::4] > 255 * MASK_LEVEL
+    difference = np.abs(drawn.frames[1, ::4, ::4].astype(np.float32) - drawn.key[::4, ::4]).mean(2)
+    return float(difference[kept].mean()) if kept.any() else 0.0
 
 
 def _faces(path: Path, count: int) -> NDArray[np.float32]:

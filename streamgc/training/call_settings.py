@@ -36,7 +36,12 @@ class CallTraining:
     """β of two channels at the beginning; a sixth of it for four, a sixtieth for eight."""
     ramp_steps: int = 2500
     """Steps over which the target falls from three times its value, in a training from nothing; 0: it begins there."""
+    mixed_share: float = 0.5
+    """Share of samples in which most cells carry two channels, and those that differ most from the key all eight."""
+    novelty: float = 1.5
+    """What a place weighs more, for every time that it differs from the key as much as the kept rest does in the mean:
+    what is new is little of a picture and would be left out."""
     face_crops: float = 0.6
-    """Share of the perceptual loss's sharp crops that are laid around a face, where there is one."""
+    """Share of the perceptual loss's sharp crops that are laid around what weighs most: a face, something new."""
     lost_share: float = 0.15
     checkpoint_seconds: float = 150.0

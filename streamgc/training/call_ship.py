@@ -37,6 +37,7 @@ NETWORKS = {
         ("picture",),
         {
             "symbols": CELLS,
+            "present": CELLS,
             "plane": {1: "rows", 2: "columns"},
             "key": PICTURE,
             "f4": {2: "4*rows", 3: "4*columns"},
@@ -170,7 +171,7 @@ def _feeds(role: str, height: int, width: int) -> Feeds:
         "matte": lambda: np.where(picture(1) > 100, 255, 0).astype(np.uint8),
         "key": lambda: picture(3),
         "symbols": lambda: random.integers(-2, 3, (1, CHANNELS, rows, columns)).astype(np.float32),
-        "present": lambda: (np.arange(CHANNELS) < 4).astype(np.float32).reshape(1, CHANNELS, 1, 1),
+        "present": lambda: np.sort(random.integers(0, 2, (1, CHANNELS, rows, columns)), 1)[:, ::-1].astype(np.float32),
         "plane": lambda: random.integers(0, 3, (1, rows, columns)).astype(np.uint8),
         "f4": lambda: features(WIDTH_4, 4),
         "f8": lambda: features(WIDTH_8, 2),

@@ -65,7 +65,7 @@ def samples_of(messages: Iterable[bytes], tables: Tables, grid: tuple[int, int] 
             continue
         found = history.get(number - message.age) if message.age else None
         reference = found.code if found else None
-        code = decode_code(message.picture, grid, message.channels, reference, message.age, tables)
+        code = decode_code(message.picture, grid, message.layout, reference, message.age, tables)
         history.put(number, code, message.key)
         yield code, reference, message.age
 

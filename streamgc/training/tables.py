@@ -18,10 +18,12 @@ from streamgc.codec.contexts import (
     AGE_BUCKET,
     AGES,
     KEEP_SHAPE,
+    RICH_SHAPE,
     SHAPE,
     keep_base,
     keep_contexts,
     reference_view,
+    rich_contexts,
     symbol_contexts,
 )
 from streamgc.codec.symbols import LARGEST, LEVELS, MAX_CHANNELS, Code
@@ -48,7 +50,7 @@ class TableReport:
     static_bits: float
     """Bits of all symbols by the best table per channel for these very symbols, blind to the reference."""
     keep_bits: float
-    """Bits that say what is kept."""
+    """Bits that say what is kept, and which cells are rich."""
 
     @property
     def saving(self) -> float:
@@ -71,14 +73,19 @@ class TableCounts:
         self.symbols: npt.NDArray[np.int64] = np.zeros((prod(SHAPE), LEVELS), np.int64)
         self.keep: npt.NDArray[np.int64] = np.zeros((prod(KEEP_SHAPE), 2), np.int64)
         self.moved: npt.NDArray[np.int64] = np.zeros((AGES, 2), np.int64)
+        self.rich: npt.NDArray[np.int64] = np.zeros((prod(RICH_SHAPE), 2), np.int64)
         self.frames = 0
 
     def add(self, code: Code, reference: Code | None, age: int) -> None:
         """Count one code against its reference."""
         view = reference_view(reference, age, code.channels, code.grid)
         contexts = symbol_contexts(code, view)
-        indices = code.symbols.reshape(code.channels, -1).T[code.keep.ravel()] + LARGEST
-        np.add.at(self.symbols, (contexts.ravel(), indices.ravel()), 1)
+        kept = code.keep.ravel()
+        indices = code.symbols.reshape(code.channels, -1).T[kept] + LARGEST
+        sent = code.present.reshape(code.channels, -1).T[kept]
+        np.add.at(self.symbols, (contexts[sent], indices[sent]), 1)
+        if code.rich is not None:
+            np.add.at(self.rich, (rich_contexts(code, view), code.rich.ravel()[kept].astype(np.intp)), 1)
         same = reference is not None and np.array_equal(code.keep, reference.keep)
         if reference is not None:
             self.moved[AGE_BUCKET[age], int(not same)] += 1
@@ -102,7 +109,11 @@ class TableCounts:
             prior,
         )
         moved = (self.moved + np.array([4.0, 2.0])) / (self.moved + np.array([4.0, 2.0])).sum(axis=1, keepdims=True)
-        return Tables(_integers(probabilities), _integers(keeps)[..., 0], _integers(moved)[:, 0])
+        flags = self.rich.reshape(*RICH_SHAPE, 2).astype(np.float64)
+        rich = _smooth(flags, ((1,), (1, 2), (1, 2, 3), (0, 1, 2, 3)), prior)
+        return Tables(
+            _integers(probabilities), _integers(keeps)[..., 0], _integers(moved)[:, 0], _integers(rich)[..., 0]
+        )
 
 
 def fit_tables(samples: Iterable[Sample], prior: float = 16.0) -> tuple[Tables, TableReport]:
@@ -134,7 +145,7 @@ def measure_tables(samples: Iterable[Sample], tables: Tables) -> TableReport:
         symbols=int(by_channel.sum()),
         context_bits=float((counts.symbols * tables.bits).sum()),
         static_bits=float(static.sum()),
-        keep_bits=what_is_kept,
+        keep_bits=what_is_kept + float((counts.rich * np.array(tables.rich_bits)).sum()),
     )
 
 

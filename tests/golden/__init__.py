@@ -46,6 +46,12 @@ def large_code(step: int) -> Code:
     return make_code(symbols, (row[0] - 8) ** 2 + (column[0] - 8) ** 2 < 50 + step)
 
 
+def mixed_code(step: int) -> Code:
+    """The large code, rich where the pattern says so."""
+    code = large_code(step)
+    return make_code(code.symbols, code.keep, code.symbols[7] + code.symbols[6] != 0)
+
+
 def picture_message() -> Message:
     """Frame 7 of the worked example: the second picture against the first, three frames before, with a feedback."""
     payload = encode_code(next_code(), small_code(), 3, default_tables())
@@ -60,7 +66,7 @@ def full_message() -> Message:
         background=Background.REPLACE,
         age=7,
         key=7,
-        channels=8,
+        layout=8,
         picture=b"picture",
         feedback=Feedback(254, 0b1010, None),
         crop=Crop(2047, 1, 1024),
@@ -98,6 +104,8 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "large_intra": lambda: encode_code(large_code(0), None, 0, default_tables()),
     "large_inter": lambda: encode_code(large_code(3), large_code(0), 4, default_tables()),
     "large_nested": lambda: encode_code(large_code(3).first(2), large_code(0), 1, default_tables()),
+    "mixed_intra": lambda: encode_code(mixed_code(0), None, 0, default_tables()),
+    "mixed_inter": lambda: encode_code(mixed_code(3), mixed_code(0), 2, default_tables()),
     "message_picture": lambda: picture_message().pack(),
     "message_skip": lambda: Message(Kind.SKIP, 8, Background.MEMORY, 1).pack(),
     "message_full": lambda: full_message().pack(),
