@@ -22,7 +22,7 @@ from streamgc.training.call_adversary import Adversary
 from streamgc.training.call_cache import CacheSettings, add_faces, build_cache
 from streamgc.training.call_designs import CONDITIONAL
 from streamgc.training.call_losses import NEW_LIMIT, SINGLED_OUT, Losses, novelty
-from streamgc.training.call_model import MIXED, CallModel, CallRun, CallTrainer, rich_cells, train_call
+from streamgc.training.call_model import MIXED, RICH_PRICE, CallModel, CallRun, CallTrainer, rich_cells, train_call
 from streamgc.training.call_samples import (
     FACE_NUMBERS,
     FACE_WEIGHT,
@@ -173,7 +173,7 @@ def test_rich_cells_are_those_that_change(folder: Path) -> None:
     assert present[1, 2:].amin() == 0
     prices = trainer._prices(np.array([2, MIXED]))[:, :, 0, 0]
     assert prices[0].tolist() == pytest.approx([trainer.beta[2]] * 8)
-    assert prices[1].tolist() == pytest.approx([trainer.beta[2]] * 2 + [trainer.beta[4]] * 6)
+    assert prices[1].tolist() == pytest.approx([trainer.beta[2]] * 2 + [RICH_PRICE * trainer.beta[8]] * 6)
 
 
 def test_two_processes_train_one_call_model(folder: Path, tmp_path: Path) -> None:

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgc.codec.message import Background
+from streamgc.codec.symbols import MAX_CHANNELS
 from streamgc.codec.tables import Tables, load_tables
 from streamgc.errors import ModelError, StreamGCError
 from streamgc.pipeline.background import BackgroundKeeper
 from streamgc.pipeline.eyes import SceneEyes
 from streamgc.pipeline.looking import Eyes
-from streamgc.pipeline.networks import EncoderNetwork, GeneratorNetwork, NetworkOptions
+from streamgc.pipeline.networks import CHANNEL_WEIGHTS, EncoderNetwork, GeneratorNetwork, NetworkOptions
 from streamgc.pipeline.receiver import Receiver
 from streamgc.pipeline.room_network import RoomModel
 from streamgc.pipeline.segmenters import SHIPPED, is_yolo, open_yolo
@@ -147,7 +148,8 @@ class LoadedModels:
         return ", ".join(names) or "none loaded"
 
     def encoder(self) -> EncoderNetwork:
-        return EncoderNetwork(_Late(self, "encoder"))
+        """Raises ModelError when what the model says about its channels is wrong."""
+        return EncoderNetwork(_Late(self, "encoder"), _channel_weights(self.model))
 
     def generator(self) -> GeneratorNetwork:
         return GeneratorNetwork(_Late(self, "reference"), _Late(self, "generator"))
@@ -169,6 +171,16 @@ class LoadedModels:
 
     def eyes(self, preserve: str, framing: bool, spans: Spans, fps: float | None = 15.0) -> SceneEyes:
         return SceneEyes(self.segment(), self.format, preserve, framing, spans, fps)
+
+
+def _channel_weights(model: Model) -> list[float] | None:
+    """None where the model says nothing."""
+    said = model.extra(CHANNEL_WEIGHTS)
+    if said is None:
+        return None
+    if isinstance(said, list) and len(said) == MAX_CHANNELS and all(isinstance(w, int | float) and w > 0 for w in said):
+        return [float(weight) for weight in said]
+    raise ModelError(f"model {model.name!r}: {CHANNEL_WEIGHTS} must be {MAX_CHANNELS} numbers above 0")
 
 
 class _Late:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -15,6 +15,8 @@ Picture = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 SYNTHESISED, KEPT, LOST = 0, 1, 2
 """Values of the plane."""
+CHANNEL_WEIGHTS = "channel_weights"
+"""Name in a model's extras of what an error in each channel costs, eight numbers > 0."""
 
 
 class Runs(Protocol):
@@ -43,8 +45,12 @@ class NetworkOptions(NamedTuple):
 class EncoderNetwork:
     """E: what the key does not say about the picture."""
 
-    def __init__(self, engine: Runs) -> None:
+    def __init__(self, engine: Runs, weights: Sequence[float] | None = None) -> None:
+        """``weights``: what an error in each of the eight channels costs, as the model says under `CHANNEL_WEIGHTS`."""
         self._engine = engine
+        self.weights = np.ones((MAX_CHANNELS, 1, 1), np.float32)
+        if weights is not None:
+            self.weights[:, 0, 0] = weights
 
     def __call__(self, picture: Picture, matte: NDArray[np.uint8], key: Picture) -> Floats:
         """Blanked ``picture`` (H, W, 3), ``matte`` (H, W) 0 or 255, ``key`` (H, W, 3) → latent (8, h, w) in ±2.4."""

@@ -267,7 +267,7 @@ class Sender:
             channels = MAX_CHANNELS if mixed else layout
             found = self._history.newest_before(number, self._confirmed, key.number)
             reference, age = (found[0].code, found[1]) if found else (None, 0)
-            weight = importance(view, kept, key)
+            weight = importance(view, kept, key) * self._encoder.weights[:channels]
             strength, tables = self._budget.strength, self._tables
             chosen = quantise(latent[:channels], view.keep, reference, age, tables, strength, weight, mixed)
         return chosen.code, reference, age

@@ -37,6 +37,8 @@ RICH_SHARES = (0.03, 0.35)
 """Least and largest share of the kept cells that are rich in a mixed sample."""
 LEAST = 2
 """Channels of every kept cell."""
+RICH_PRICE = 0.25
+"""β of what rich cells add, in parts of that of eight channels everywhere."""
 MIXED = 0
 """Stands for a channel count: two channels in most cells, eight in the rich ones."""
 
@@ -191,7 +193,7 @@ class CallTrainer:
     def step(self, samples: Samples) -> None:
         """One update on two pictures a sample: the older one also serves as the context of the newer one's bits."""
         model, batch = self.model, samples.key.shape[0]
-        counts = self.random.choice([2, 2, 4, 4, 8], batch)
+        counts = self.random.choice([2, 2, 4, 8], batch)
         counts[self.random.random(batch) < self.settings.mixed_share] = MIXED
         key = samples.key.contiguous(memory_format=torch.channels_last)
         features = model.reference(key)
@@ -273,9 +275,9 @@ class CallTrainer:
         return total
 
     def _prices(self, counts: Counts) -> Tensor:
-        """β of every channel, (B, 8, 1, 1). What rich cells add is as dear as four channels' bits are."""
+        """β of every channel, (B, 8, 1, 1). What rich cells add is cheap: they are few, and are to draw what is new."""
         prices = np.array([[self.beta[LEAST if c == MIXED else int(c)]] * CHANNELS for c in counts], np.float32)
-        prices[counts == MIXED, LEAST:] = self.beta[4]
+        prices[counts == MIXED, LEAST:] = RICH_PRICE * self.beta[8]
         return torch.from_numpy(prices).view(-1, CHANNELS, 1, 1)
 
     def _average_weights(self) -> None:

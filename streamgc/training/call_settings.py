@@ -30,7 +30,7 @@ class CallTraining:
     steady: float = 4.0
     """Weight of what changes between the two pictures where the source stands still."""
     samples: SampleSettings = field(default_factory=SampleSettings)
-    target_bits: tuple[tuple[int, float], ...] = ((2, 1.3), (4, 2.8), (8, 5.0))
+    target_bits: tuple[tuple[int, float], ...] = ((2, 1.3), (4, 4.0), (8, 10.0))
     """Target bits per kept cell for each channel count."""
     beta: float = 0.002
     """β of two channels at the beginning; a sixth of it for four, a sixtieth for eight."""

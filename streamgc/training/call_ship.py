@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from torch import nn
 from streamgc.errors import TrainingError
 from streamgc.networks.lite import CHANNELS, WIDTH_4, WIDTH_8, WIDTH_16
 from streamgc.networks.lite_export import ShippedEncoder, ShippedGenerator, ShippedReference
-from streamgc.pipeline.networks import EncoderNetwork, GeneratorNetwork
+from streamgc.pipeline.networks import CHANNEL_WEIGHTS, EncoderNetwork, GeneratorNetwork
 from streamgc.runtime.engine import load_engine
 from streamgc.runtime.parity import require
 from streamgc.runtime.store import MANIFEST, write_model_json
+from streamgc.training.call_channels import channel_weights
 from streamgc.training.call_designs import ALIGNED
 from streamgc.training.call_model import CallModel
 from streamgc.training.call_samples import Cache
@@ -106,7 +107,8 @@ def ship_call_model(
         staged.mkdir()
         for role in NETWORKS:
             _export(model, role, Path(scratch), staged)
-        fitted, report = fit_call_tables(cache, *_networks(staged), tables or TableSettings())
+        weights = channel_weights(model, cache)
+        fitted, report = fit_call_tables(cache, *_networks(staged, weights), tables or TableSettings())
         fitted.save(staged / "tables.bin")
         half = {k: v.to(torch.bfloat16).contiguous() for k, v in model.state_dict().items()}
         save_file(half, str(staged / "lite.safetensors"))
@@ -123,7 +125,7 @@ def ship_call_model(
             channels=(2, 4, 8),
             licence="LICENSE",
             card="README.md",
-            extra={"training": dict(figures)},
+            extra={"training": dict(figures), CHANNEL_WEIGHTS: weights},
         )
         folder.mkdir(exist_ok=True)
         for path in sorted(staged.iterdir(), key=lambda p: p.name == MANIFEST):  # the manifest last
@@ -180,11 +182,11 @@ def _feeds(role: str, height: int, width: int) -> Feeds:
     return {name: every[name]() for name in NETWORKS[role][0]}
 
 
-def _networks(staged: Path) -> tuple[EncoderNetwork, GeneratorNetwork]:
+def _networks(staged: Path, weights: Sequence[float]) -> tuple[EncoderNetwork, GeneratorNetwork]:
     engines = [
         load_engine(staged / f"{role}.onnx", backend="openvino", precision="fp32", threads=1) for role in NETWORKS
     ]
-    return EncoderNetwork(engines[0]), GeneratorNetwork(engines[1], engines[2])
+    return EncoderNetwork(engines[0], weights), GeneratorNetwork(engines[1], engines[2])
 
 
 def model_card(model: CallModel, figures: Mapping[str, Any]) -> str:
