@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamgc.codec.code import decode_code
 from streamgc.codec.message import Background, Kind, unpack
+from streamgc.codec.symbols import MIXED
 from streamgc.codec.tables import Tables, default_tables
 from streamgc.pipeline.background import BackgroundKeeper
+from streamgc.pipeline.budget import shares_for
 from streamgc.pipeline.history import History
 from streamgc.pipeline.looking import View
 from streamgc.pipeline.networks import EncoderNetwork, GeneratorNetwork
@@ -106,7 +108,9 @@ def _code_segment(
     stop = min(start + frames, last)
     rate, delay = float(random.choice(RATES)), float(random.choice(ACK_DELAYS_MS))
     settings = SenderSettings(FORMAT, FPS, rate, Background.REPLACE, framing=False)
-    sender = Sender(settings, MaskEyes(cache.masks[start:stop]), encoder, tables)
+    usual = shares_for(rate)
+    shares = replace(usual, layout=MIXED if random.random() < 0.5 else usual.layout)
+    sender = Sender(settings, MaskEyes(cache.masks[start:stop]), encoder, tables, shares=shares)
     room = BackgroundKeeper(FORMAT, lambda labels, seed: np.zeros((FORMAT.height, FORMAT.width, 3), np.uint8))
     mirror = Receiver(FORMAT, generator, tables, room)
     coded = encode_pictures(cache.frames[start:stop], sender, mirror, FPS, delay)
