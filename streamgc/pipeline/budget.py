@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from streamgc.codec.symbols import MIXED
+
 OVERHEAD = 3
 """Bytes of a message's header."""
-STRENGTH_MIN, STRENGTH_MAX = 0.02, 3.0
-"""Range of λ in the quantiser (squared latent error per bit)."""
+STRENGTH_MIN, STRENGTH_MAX = 0.003, 3.0
+"""Range of λ in the quantiser (weighted squared latent error per bit): at the least, channels whose errors weigh a
+twentieth are still sent."""
 SLICE_BYTES = 160
 """A key travels in slices of at least so many bytes."""
 SLICE_LEAST = 80
@@ -49,8 +52,8 @@ class Shares:
 SHARES = (
     (4.0, Shares(2, 0.30, 38)),
     (6.0, Shares(2, 0.30, 36)),
-    (8.5, Shares(4, 0.30, 34)),
-    (math.inf, Shares(8, 0.30, 34)),
+    (8.5, Shares(2, 0.30, 34)),
+    (math.inf, Shares(MIXED, 0.30, 34)),
 )
 """Upper limits in kbit/s and what holds below them."""
 

@@ -27,8 +27,10 @@ from streamgc.training.tables import Sample, TableCounts, TableReport, measure_t
 
 FORMAT = PictureFormat(256, 256)
 FPS = 15.0
-RATES = (2.5, 3.5, 5.0, 7.0, 10.0)
+RATES = (2.5, 3.5, 5.0, 7.0, 10.0, 20.0)
 """kbit/s at which clips are coded: tables see the λ of every rate."""
+MIXED_SHARE = 0.4
+"""Part of the clips that is coded mixed at whatever rate, so that the tables know such codes at every λ."""
 ACK_DELAYS_MS = (70.0, 130.0, 200.0, 330.0)
 """References of several ages."""
 MARGIN = 4
@@ -109,7 +111,7 @@ def _code_segment(
     rate, delay = float(random.choice(RATES)), float(random.choice(ACK_DELAYS_MS))
     settings = SenderSettings(FORMAT, FPS, rate, Background.REPLACE, framing=False)
     usual = shares_for(rate)
-    shares = replace(usual, layout=MIXED if random.random() < 0.5 else usual.layout)
+    shares = replace(usual, layout=MIXED if random.random() < MIXED_SHARE else usual.layout)
     sender = Sender(settings, MaskEyes(cache.masks[start:stop]), encoder, tables, shares=shares)
     room = BackgroundKeeper(FORMAT, lambda labels, seed: np.zeros((FORMAT.height, FORMAT.width, 3), np.uint8))
     mirror = Receiver(FORMAT, generator, tables, room)
