@@ -27,7 +27,7 @@ START_KEY_SHARE = 0.75
 EARLY_SECONDS = (0.3, 1.0)
 """Between so many seconds after the start one more key may be had on the start's account: the first shows how somebody
 sat down, and a key saved up for comes after three seconds."""
-EARLY_ERROR = 17.0
+EARLY_ERROR = 14.0
 """Mean difference of key and picture, in grey levels, from which that is done."""
 SAVED_SECONDS = 4.0
 """So much of the rate may be saved up for a key, or spent ahead of time."""
@@ -50,9 +50,7 @@ class Shares:
 
 
 SHARES = (
-    (4.0, Shares(2, 0.30, 38)),
-    (6.0, Shares(2, 0.30, 36)),
-    (8.5, Shares(2, 0.30, 34)),
+    (4.0, Shares(2, 0.30, 35)),
     (math.inf, Shares(MIXED, 0.30, 34)),
 )
 """Upper limits in kbit/s and what holds below them."""
