@@ -1,8 +1,8 @@
 """Messages as the call's sender makes them, without pictures and networks: the real division of the rate and the real
 long objects, with sizes recorded of the packaged clip.
 
-Recorded with `streamgc.pipeline.offline.encode_pictures`, 256², 15 pictures a second, 24 kbit/s, 8 channels, where λ is
-at its least: the person moves all the time, so every key has aged as soon as another can be afforded.
+Recorded with `streamgc.pipeline.offline.encode_pictures`, 256², 15 pictures a second, 24 kbit/s, 8 channels, at a λ
+of `RECORDED_STRENGTH`: the person moves all the time, so every key has aged as soon as another can be afforded.
 """
 
 import itertools
@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from streamgc.codec.message import Background, Kind, Message, unpack
 from streamgc.codec.sections import Feedback, PartKind, pack_feedback, parse_feedback
-from streamgc.pipeline.budget import SLICE_BYTES, STRENGTH_MIN, Budget
+from streamgc.codec.symbols import MIXED
+from streamgc.pipeline.budget import SLICE_BYTES, Budget
 from streamgc.pipeline.objects import KEY_NUMBERS, ObjectReceiver, ObjectSender
 
 CODE_BYTES = (
@@ -21,11 +22,12 @@ CODE_BYTES = (
 )  # fmt: skip
 """Of the codes of pictures that follow each other."""
 
+RECORDED_STRENGTH = 0.02
 FALL = 0.43
 """Codes shrink with λ to the power of minus this (fitted to runs at 9 and 10 kbit/s), and"""
 
-CHANNEL_PART = {2: 0.32, 4: 0.56, 8: 1.0}
-"""with the channels (runs at 3, 5 and 7)."""
+LAYOUT_PART = {2: 0.32, 4: 0.56, 8: 1.0, MIXED: 0.68}
+"""with the channels (runs at 3, 5 and 7; mixed at 5, 10 and 24)."""
 
 COARSE_BYTES, FIRST_KEY_BYTES, ROOM_BYTES, ROOM_AT = 380, 3900, 760, 55
 KEY_BYTES = (684, 735, 1091, 1448, 1181, 446, 1496, 768, 685, 509, 1000, 641, 850, 410, 1317, 914, 645, 953, 607, 1121)
@@ -67,8 +69,8 @@ class StandInSender:
         self._choose_key(number)
         if number == ROOM_AT:
             objects.add(PartKind.ROOM, 1, bytes(ROOM_BYTES), SLICE_BYTES)
-        size = CODE_BYTES[number % len(CODE_BYTES)] * CHANNEL_PART[budget.shares.layout]
-        code = max(2, round(size * (budget.strength / STRENGTH_MIN) ** -FALL))
+        size = CODE_BYTES[number % len(CODE_BYTES)] * LAYOUT_PART[budget.shares.layout]
+        code = max(2, round(size * (budget.strength / RECORDED_STRENGTH) ** -FALL))
         again = not objects.unsent(PartKind.KEY)
         room = budget.start_bytes(again) if starting else budget.object_bytes(code)
         parts = tuple(objects.take(room, number, budget.narrow, budget.burst_bytes(code, again=starting and again)))
