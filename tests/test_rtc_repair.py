@@ -75,15 +75,11 @@ def step(folder: Path) -> str:
     return str(trace)
 
 
-@pytest.mark.parametrize(
-    ("keyed", "jitter_ms", "back_s", "slow_calls"), [(False, 5, 3.5, 0), (True, 5, 3.5, 0), (True, 10, 8, 1)]
-)
+@pytest.mark.parametrize(("keyed", "jitter_ms", "back_s"), [(False, 5, 3.5), (True, 5, 3.5), (True, 10, 8)])
 def test_a_step_down_is_followed_within_three_seconds_and_a_step_up_within_ten(
-    keyed: bool, jitter_ms: float, back_s: float, slow_calls: int, tmp_path: Path
+    keyed: bool, jitter_ms: float, back_s: float, tmp_path: Path
 ) -> None:
-    """Keys that were saved up for, sent whole, made it 13 to 20 seconds down, and often none up. With much jitter one
-    call in twelve still finds the wider path late, or not within 20 s."""
-    back = []
+    """Keys that were saved up for, sent whole, made it 13 to 20 seconds down, and often none up."""
     for seed in (1, 2, 3, 4, 5, 6):
         path = Impairment(delay_ms=40, jitter_ms=jitter_ms, seed=seed, trace=step(tmp_path))
         call = Simulated(path, 24, keyed=keyed).run()
@@ -91,9 +87,8 @@ def test_a_step_down_is_followed_within_three_seconds_and_a_step_up_within_ten(
         assert call.settled_s(20, 40) <= 1.5
         assert call.share_within(0.25, 23, 40) >= 0.97
         assert call.kbps_sent(23, 40) > 8
-        back.append(call.back_s(40, 0.9 * 24))
+        assert call.back_s(40, 0.9 * 24) <= back_s
         assert call.share_within(0.25, 40, 59) >= 0.99
-    assert sum(seconds > back_s for seconds in back) <= slow_calls
 
 
 def test_keys_go_on_over_a_narrow_path_in_messages_that_hold_up_no_picture() -> None:

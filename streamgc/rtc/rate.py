@@ -33,6 +33,10 @@ kbit/s."""
 CALM_MS = 30
 """Around the last congestion there is room only below this."""
 
+_DRAINED = 3
+"""Reports in a row without a queue after which one that was cut for is gone: packets that come quicker still do so
+because the path is wider."""
+
 DOWN, DOWN_DEEP, DEEP_MS = 0.85, 0.6, 160
 """Of what arrived, on congestion; the second when the queue is longer than `DEEP_MS`, so that it drains."""
 
@@ -144,6 +148,7 @@ class RateControl:
         self._jammed_at = float("inf")  # what arrived at the last congestion
         self._climb = CLIMB
         self._queue_ms = 0  # of the last report
+        self._drained = 0  # reports in a row without a queue
         self._calm = 0  # reports in a row without a queue around the last congestion
         self._draining = False  # packets come quicker after a cut, too
         self._carried = 0.0  # kbit/s that arrived, smoothed over some reports
@@ -242,7 +247,8 @@ class RateControl:
         paused = self._clock() - self._cut_at < _PAUSE_S
         self._congested = report.queue_ms > QUEUE_HIGH_MS
         self._fear(report)
-        if report.widened and not self._draining:
+        self._drained = self._drained + 1 if report.queue_ms < CALM_MS else 0
+        if report.widened and (not self._draining or self._drained >= _DRAINED):
             self._jammed_at, self._climb = float("inf"), CLIMB
         lately = self._clock() - self._cut_at < DELAY_WINDOW_NS / 1e9
         self._draining = self._draining and lately and (report.widened or report.queue_ms >= CALM_MS)
