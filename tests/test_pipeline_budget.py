@@ -59,3 +59,34 @@ def test_no_early_key_later_or_on_a_narrow_path() -> None:
     for _ in range(round(EARLY_SECONDS[1] * FPS)):
         budget.spent(30, start=False)
     assert not budget.grants_early_key(50)
+
+
+def test_what_is_saved_for_a_key_is_the_keys_and_what_lies_above_makes_codes_finer() -> None:
+    saving, ahead, above = Budget(KBPS, FPS), Budget(KBPS, FPS), Budget(KBPS, FPS)
+    for _ in range(10):
+        saving.spent(0, start=False)  # two thirds of a second of the rate: less than a key
+    for _ in range(2 * round(FPS)):
+        above.spent(0, start=False)
+    ahead.spent(1500, start=False)
+    before = saving.strength
+    for budget in (saving, ahead, above):
+        budget.coded(round(budget.code_bytes))
+    assert saving.strength == pytest.approx(before, rel=0.01)
+    assert above.strength < 0.97 * before
+    assert ahead.strength > 1.03 * before
+
+
+def test_codes_cost_what_is_aimed_at_although_bytes_are_saved_for_keys() -> None:
+    budget, codes, wanted, key = Budget(KBPS, FPS), 0, 0.0, 0
+    for frame in range(round(60 * FPS)):
+        code = round(60 * (1 + 0.8 * (frame % 7 == 0)) * (budget.strength / 0.1) ** -0.43)
+        if not key and budget.affords_key:
+            key = 900
+            budget.key_made(key)
+        part = min(key, budget.object_bytes(code))
+        key -= part
+        if frame >= 5 * FPS:
+            codes, wanted = codes + code, wanted + budget.code_bytes
+        budget.coded(code)
+        budget.spent(code + part + 3, start=False)
+    assert codes == pytest.approx(wanted, rel=0.02)

@@ -75,7 +75,7 @@ def step(folder: Path) -> str:
     return str(trace)
 
 
-@pytest.mark.parametrize(("keyed", "jitter_ms", "back_s"), [(False, 5, 3.5), (True, 5, 3.5), (True, 10, 8)])
+@pytest.mark.parametrize(("keyed", "jitter_ms", "back_s"), [(False, 5, 3.5), (True, 5, 4), (True, 10, 4)])
 def test_a_step_down_is_followed_within_three_seconds_and_a_step_up_within_ten(
     keyed: bool, jitter_ms: float, back_s: float, tmp_path: Path
 ) -> None:
@@ -85,7 +85,7 @@ def test_a_step_down_is_followed_within_three_seconds_and_a_step_up_within_ten(
         call = Simulated(path, 24, keyed=keyed).run()
         assert call.kbps_sent(15, 20) > 28
         assert call.settled_s(20, 40) <= 1.5
-        assert call.share_within(0.25, 23, 40) >= 0.97
+        assert call.share_within(0.25, 23, 40) >= 0.99
         assert call.kbps_sent(23, 40) > 8
         assert call.back_s(40, 0.9 * 24) <= back_s
         assert call.share_within(0.25, 40, 59) >= 0.99
@@ -109,7 +109,7 @@ def test_keys_leave_whole_until_a_queue_was_seen() -> None:
     call = Simulated(Impairment(delay_ms=40, jitter_ms=5), 8, keyed=True).run()
     assert max(size for at, size in call.messages if at > 5) > 900
     assert call.keys[0] < 0.2
-    assert len(call.keys) >= 13
+    assert len(call.keys) >= 14
 
 
 @pytest.mark.parametrize(("loss", "first_s", "in_time"), [(0.2, 1.5, 0.99), (0.5, 4.0, 0.93)])

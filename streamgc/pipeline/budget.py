@@ -13,7 +13,7 @@ STRENGTH_MIN, STRENGTH_MAX = 0.003, 3.0
 """Range of λ in the quantiser (weighted squared latent error per bit): at the least, channels whose errors weigh a
 twentieth are still sent."""
 SLICE_BYTES = 160
-"""A key travels in slices of at least so many bytes."""
+"""A key travels in slices of so many bytes, small enough for a path that turns out narrow half-way."""
 SLICE_LEAST = 80
 """The same on a narrow path, where few bytes may leave at once."""
 START_BYTES = 10_000
@@ -50,8 +50,8 @@ class Shares:
 
 
 SHARES = (
-    (4.0, Shares(2, 0.30, 35)),
-    (math.inf, Shares(MIXED, 0.30, 34)),
+    (4.0, Shares(2, 0.22, 35)),
+    (math.inf, Shares(MIXED, 0.28, 34)),
 )
 """Upper limits in kbit/s and what holds below them."""
 
@@ -114,10 +114,12 @@ class Budget:
         return PACKET_BYTES if again or self.narrow else START_BYTES
 
     def object_bytes(self, code: int) -> int:
-        """Bytes of long objects beside a frame's code of so many once the call runs."""
+        """Bytes of long objects beside a frame's code of so many once the call runs. Where the path is not narrow, a key
+        that could be afforded leaves whole: what it costs more than was saved up is paid back before there is another."""
         if self._early_bytes:
             return self._early_bytes
-        return max(0, int(self._spare + self.frame_bytes) - code) if self._spare > -self._key_cost else 0
+        ahead = 0.0 if self.narrow else self._key_cost
+        return max(0, int(self._spare + ahead + self.frame_bytes) - code)
 
     def burst_bytes(self, code: int, again: bool = False) -> float:
         """Of long objects, once so many bytes are beside a frame's code no other slice begins: on a narrow path, and
@@ -126,11 +128,8 @@ class Budget:
 
     @property
     def slice_bytes(self) -> int:
-        """Size of a key's slices once the call runs: larger ones where the rate allows, so that keys arrive fresh;
-        smaller ones where little may leave at once."""
-        if self.narrow:
-            return int(max(SLICE_LEAST, self.frame_bytes))
-        return int(max(SLICE_BYTES, 3 * self.frame_bytes))
+        """Size of a key's slices once the call runs: smaller ones where little may leave at once."""
+        return int(max(SLICE_LEAST, self.frame_bytes)) if self.narrow else SLICE_BYTES
 
     def spent(self, message: int, start: bool) -> None:
         """A message of so many bytes went out; what the start costs is paid back slowly."""
@@ -156,8 +155,13 @@ class Budget:
         self._key_cost = 0.7 * self._key_cost + 0.3 * size
 
     def coded(self, code: int) -> None:
-        """Steer λ by what a frame's code cost, in bytes."""
+        """Steer λ by what a frame's code cost, in bytes.
+
+        What is saved up for the next key, or paid back for the last, is the key's; only what lies above that makes codes
+        finer, and what lies below makes them coarser.
+        """
         error = max(-1.0, min(1.5, (code - self.code_bytes) / self.code_bytes))
-        debt = max(-0.5, min(1.0, -self._spare / (self.kbps * 125)))
+        beyond = self._spare - max(-self._key_cost, min(self._key_cost, self._spare))
+        debt = max(-0.5, min(1.0, -beyond / (self.kbps * 125)))
         self.strength *= math.exp(0.2 * error + 0.1 * debt)
         self.strength = max(STRENGTH_MIN, min(STRENGTH_MAX, self.strength))
