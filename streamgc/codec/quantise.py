@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamgc.codec.code import code_bits, keep_bits, symbol_bits
-from streamgc.codec.contexts import DRIFT, RICH_STRIDES, STIR, ReferenceView, reference_view
+from streamgc.codec.contexts import DRIFT, DRIFTS, RICH_STRIDES, STIR, STIRS, ReferenceView, reference_view
 from streamgc.codec.symbols import CHANNEL_COUNTS, LARGEST, LEAST_CHANNELS, MAX_CHANNELS, Code
 from streamgc.codec.tables import Tables
 
@@ -93,7 +93,7 @@ def _error(errors: npt.NDArray[np.float32], code: Code) -> float:
     """Summed error of a code's kept cells, from `errors` (cells, C, 5)."""
     symbols = code.symbols.reshape(code.channels, -1).T[code.keep.ravel()]
     indices = symbols[..., None].astype(np.intp) + LARGEST
-    return float(np.take_along_axis(errors, indices, axis=2).sum(dtype=np.float64))
+    return float(np.take_along_axis(errors, indices, axis=2).sum())
 
 
 class _Tried(NamedTuple):
@@ -103,6 +103,14 @@ class _Tried(NamedTuple):
     score: float  # bits and error
     bits: float
     changed: int
+
+
+class _Upper(NamedTuple):
+    """The last six channels of a cell of a mixed code, before anything around it is known."""
+
+    errors: npt.NDArray[np.float32]  # (6, 5)
+    absent: float  # their error when they are not sent
+    gain: float  # what sending them could bring at the most, flag apart
 
 
 class _Chooser:
@@ -122,16 +130,16 @@ class _Chooser:
         width = self._grid[1]
         view, kept = self._view, self._kept
         positions = (kept // width + 1) * self._stride + kept % width + 1
-        # A cell that was not rich is tried as one only if all that could be gained pays for the flag at least.
-        gain = (errors[:, LEAST_CHANNELS:, LARGEST] - errors[:, LEAST_CHANNELS:].min(axis=2)).sum(axis=1)
+        lower = errors[:, :LEAST_CHANNELS] if mixed else errors
+        upper = self._upper(errors[:, LEAST_CHANNELS:]) if mixed else [None] * len(kept)
         out, total = [], 0.0
-        for error, position, bases, values, flag, most in zip(
-            errors.tolist(),
+        for error, higher, position, bases, values, flag in zip(
+            lower.tolist(),
+            upper,
             positions.tolist(),
             view.base[kept].tolist(),
             view.values[kept].tolist(),
             view.rich[kept].tolist(),
-            gain.tolist(),
             strict=True,
         ):
             above = position - self._stride
@@ -140,8 +148,8 @@ class _Chooser:
             if around:
                 sides = zip(*(self._differences[side] for side in (position - 1, above, above + 1)), strict=True)
                 contexts = [base + DRIFT[sum(side)] for base, side in zip(bases, sides, strict=True)]
-            if mixed:
-                bits, here = self._mixed_cell(error, position, contexts, values, flag, most)
+            if higher:
+                bits, here = self._mixed_cell(error, higher, position, contexts, values, flag, STIR[around])
             else:
                 tried = self._best(error, contexts, values, STIR[around], 0)
                 here, bits = tried.differences, tried.bits
@@ -154,31 +162,43 @@ class _Chooser:
             total += bits
         return self._code(out, mixed), total
 
+    def _upper(self, errors: npt.NDArray[np.float32]) -> list[_Upper]:
+        """What is known beforehand of the last six channels of every cell, from their `errors` (cells, 6, 5)."""
+        contexts = self._view.base[self._kept, LEAST_CHANNELS:] // (DRIFTS * STIRS)
+        sent = (errors + self._tables.least_bits[contexts]).min(axis=2)
+        absent = errors[:, :, LARGEST]
+        gain = (absent - sent).sum(axis=1)
+        return list(map(_Upper, errors, absent.sum(axis=1).tolist(), gain.tolist()))
+
     def _mixed_cell(
-        self, error: list[list[float]], position: int, contexts: list[int], values: list[int], flag: int, most: float
+        self,
+        error: list[list[float]],
+        upper: _Upper,
+        position: int,
+        contexts: list[int],
+        values: list[int],
+        flag: int,
+        stir: list[int],
     ) -> tuple[float, list[int]]:
         """Bits and differences of a cell that may be rich or not; notes what is taken."""
-        above = position - self._stride
-        around = self._changed[position - 1] + self._changed[above] + self._changed[above + 1]
-        stir, few = STIR[around], LEAST_CHANNELS
+        few = LEAST_CHANNELS
         was_rich = flag % RICH_STRIDES[0] > 0
-        flag += (self._rich[position - 1] + self._rich[above]) * RICH_STRIDES[3]
+        flag += (self._rich[position - 1] + self._rich[position - self._stride]) * RICH_STRIDES[3]
         costs = self._tables.rich_bits
-        tried = self._best(error[:few], contexts, values, stir, 0)
-        still = self._as_before(error[:few], contexts, values, stir[0])
+        tried = self._best(error, contexts, values, stir, 0)
+        still = self._as_before(error, contexts, values, stir[0]) if tried.changed or was_rich else tried
         base = tried if tried.score < still.score else still
         poor, rich = costs[flag + base.changed * RICH_STRIDES[2]]
-        absent = sum([upper[LARGEST] for upper in error[few:]])
-        best = (base.score + absent + poor, base.bits + poor, base, None)
-        options: list[tuple[float, float, _Tried, _Tried | None]] = [best]
-        if was_rich or most > rich - poor:
-            upper = self._best(error[few:], contexts[few:], values[few:], stir, base.changed)
-            options.append((base.score + upper.score + rich, base.bits + upper.bits + rich, base, upper))
-        if was_rich:
-            kept = self._as_before(error[few:], contexts[few:], values[few:], stir[0])
-            rich = costs[flag][1]
-            options.append((still.score + kept.score + rich, still.bits + kept.bits + rich, still, kept))
-        _, bits, lower, higher = min(options, key=lambda option: option[0])
+        score, bits, lower, higher = base.score + upper.absent + poor, base.bits + poor, base, None
+        if upper.gain > rich - poor:
+            sent = self._best(upper.errors.tolist(), contexts[few:], values[few:], stir, base.changed)
+            if base.score + sent.score + rich < score:
+                score, bits, higher = base.score + sent.score + rich, base.bits + sent.bits + rich, sent
+        rich = costs[flag][1]
+        if was_rich and still.score + upper.absent - upper.gain + rich < score:
+            kept = self._as_before(upper.errors.tolist(), contexts[few:], values[few:], stir[0])
+            if still.score + kept.score + rich < score:
+                bits, lower, higher = still.bits + kept.bits + rich, still, kept
         here = lower.differences + (higher.differences if higher else [0] * (self._channels - few))
         self._rich[position] = int(higher is not None)
         self._note(position, here)

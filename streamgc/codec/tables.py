@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamgc.codec.arithmetic import TOTAL
-from streamgc.codec.contexts import AGES, KEEP_SHAPE, RICH_SHAPE, SHAPE
+from streamgc.codec.contexts import AGES, DRIFTS, KEEP_SHAPE, RICH_SHAPE, SHAPE, STIRS
 from streamgc.codec.symbols import LARGEST, LEVELS
 from streamgc.errors import ModelError
 
@@ -72,6 +72,14 @@ class Tables:
     def bit_rows(self) -> list[list[float]]:
         """`bits` as lists."""
         return self.bits.tolist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def least_bits(self) -> npt.NDArray[np.float32]:
+        """(contexts without drift and stir, 5): what each symbol costs at the least, whatever the cells around it turn
+        out to be."""
+        around = DRIFTS * STIRS
+        least: npt.NDArray[np.float32] = self.bits.reshape(-1, around, LEVELS).min(axis=1).astype(np.float32)
+        return least
 
     @cached_property
     def keep_zero(self) -> npt.NDArray[np.int32]:

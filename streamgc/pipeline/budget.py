@@ -114,8 +114,8 @@ class Budget:
         return PACKET_BYTES if again or self.narrow else START_BYTES
 
     def object_bytes(self, code: int) -> int:
-        """Bytes of long objects beside a frame's code of so many once the call runs. Where the path is not narrow, a key
-        that could be afforded leaves whole: what it costs more than was saved up is paid back before there is another."""
+        """Bytes of long objects beside a frame's code of so many once the call runs. Where the path is not narrow, a
+        key that could be afforded leaves whole: what it costs more than was saved up is paid back before the next."""
         if self._early_bytes:
             return self._early_bytes
         ahead = 0.0 if self.narrow else self._key_cost
@@ -157,8 +157,8 @@ class Budget:
     def coded(self, code: int) -> None:
         """Steer λ by what a frame's code cost, in bytes.
 
-        What is saved up for the next key, or paid back for the last, is the key's; only what lies above that makes codes
-        finer, and what lies below makes them coarser.
+        What is saved up for the next key, or paid back for the last, is the key's; only what lies above that makes
+        codes finer, and what lies below makes them coarser.
         """
         error = max(-1.0, min(1.5, (code - self.code_bytes) / self.code_bytes))
         beyond = self._spare - max(-self._key_cost, min(self._key_cost, self._spare))
