@@ -9,9 +9,11 @@ import pytest
 
 from streamgc.evaluation.clips import write_video
 from streamgc.evaluation.scene import _without_nan, evaluate_frames, evaluate_scene, format_table, iou, lag_of, mean_row
+from streamgc.evaluation.scene_truth import evaluate_composites, evaluate_framed
 from streamgc.scene.framing import FramingSettings
 from streamgc.scene.instances import Instances
 from streamgc.scene.observer import SceneSettings
+from streamgc.training.segmenter_data import UNKNOWN, Item
 from tests.scene_pictures import boxes_as_instances
 
 SETTINGS = SceneSettings(framing=FramingSettings(enabled=False))
@@ -32,6 +34,51 @@ def perfect(picture: Picture) -> Instances:
     mask = truth(picture)
     box = (int(np.flatnonzero(mask.any(0))[0]), 60, int(np.flatnonzero(mask.any(0))[-1]) + 1, 256)
     return boxes_as_instances([box])._replace(masks=mask[None].astype(np.uint8) * 255)
+
+
+class Drawn:
+    """A white figure to paste, and a dark room."""
+
+    def __init__(self) -> None:
+        self.index = [{"source": "ccp", "kind": "truth"}, {"source": "houses", "kind": "empty"}]
+        figure = np.zeros((400, 400), np.uint8)
+        figure[60:380, 150:250] = figure[150:170, 90:310] = 255
+        picture = np.repeat(figure[..., None] // 255 * 200 + np.uint8(30), 3, axis=2)
+        unknown, nobody = np.full(figure.shape, UNKNOWN, np.uint8), np.zeros_like(figure)
+        room = np.full((400, 400, 3), 30, np.uint8)
+        self._items = [
+            Item("ccp", "truth", True, picture, figure, figure // 255, unknown),
+            Item("houses", "empty", True, room, nobody, nobody, unknown),
+        ]
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, number: int) -> Item:
+        return self._items[number]
+
+
+def coarse(picture: Picture) -> Instances:
+    """A segmenter that sees blocks of 8 pixels."""
+    height, width = picture.shape[:2]
+    blocks = picture[..., 0].reshape(height // 8, 8, width // 8, 8).mean(axis=(1, 3)) > 80
+    mask = blocks.repeat(8, axis=0).repeat(8, axis=1)
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return boxes_as_instances([], height, width)
+    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    return boxes_as_instances([box], height, width)._replace(masks=mask[None].astype(np.uint8) * 255)
+
+
+def test_a_coarse_segmenter_sees_more_of_a_composite_that_a_call_frames() -> None:
+    framed = evaluate_framed(coarse, Drawn(), 1, 12)
+    plain = evaluate_composites(coarse, Drawn(), 1, 12)
+    assert framed.crop < 0.95
+    assert framed.iou > framed.whole_iou + 0.005
+    assert framed.all_found == plain.all_found == 1
+    assert 0.5 < plain.iou < 1
+    nothing = evaluate_framed(lambda picture: boxes_as_instances([], *picture.shape[:2]), Drawn(), 1, 2)
+    assert (nothing.iou, nothing.all_found, nothing.crop) == (0, 0, 1)
 
 
 class Late:

@@ -63,21 +63,27 @@ def truth_command(
     precision: Precision = "fp32",
     composites: int = 80,
     passing: Annotated[int, typer.Option(help="Drawn clips of people who pass each other.")] = 10,
+    framed: Annotated[int, typer.Option(help="Larger composites, cropped as a call does.")] = 40,
     json_path: Json = None,
 ) -> None:
     """Person IoU on stills with masks, and people found in composites of one, two and three."""
     from streamgc.evaluation.scene_passing import evaluate_passing
-    from streamgc.evaluation.scene_truth import ValidationItems, evaluate_composites, evaluate_stills
+    from streamgc.evaluation.scene_truth import ValidationItems, evaluate_composites, evaluate_framed, evaluate_stills
 
     segment = open_segmenter(model, precision)
     stills = [evaluate_stills(segment, data, name) for name in ("ccp", "human_seg_vikram")]
     items = ValidationItems(data)
     mixed = [evaluate_composites(segment, items, people, composites) for people in (1, 2, 3)]
+    cropped = [evaluate_framed(segment, items, people, framed) for people in (1, 2) if framed]
     moving = evaluate_passing(segment, items, passing)
-    for result in (*stills, *mixed, moving):
+    for result in (*stills, *mixed, *cropped, moving):
         typer.echo(result)
     if json_path is not None:
-        content = {"stills": [asdict(s) for s in stills], "composites": [asdict(m) for m in mixed]}
+        content = {
+            "stills": [asdict(s) for s in stills],
+            "composites": [asdict(m) for m in mixed],
+            "framed": [asdict(f) for f in cropped],
+        }
         write_json(json_path, {**content, "passing": asdict(moving)})
 
 

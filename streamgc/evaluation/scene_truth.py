@@ -1,6 +1,7 @@
 """The segmenter against truth: stills with real masks, and composites of people over rooms whose instances are known
 exactly."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,19 @@ import numpy.typing as npt
 
 from streamgc.errors import InputError
 from streamgc.evaluation.scene import iou
-from streamgc.scene.instances import Instances
-from streamgc.scene.observer import Segment
+from streamgc.scene.framing import Crop, FramingSettings
+from streamgc.scene.instances import Instances, nobody
+from streamgc.scene.observer import SceneObserver, SceneSettings, Segment
 from streamgc.training.segmenter_data import UNKNOWN, Item, hole_fraction, read_mask, read_picture
 from streamgc.training.segmenter_scenes import ItemSource, Sample, SceneMaker
 
 Mask = npt.NDArray[np.bool_]
+
+CAMERA = 512
+"""Side in pixels of the composites that a call's framing looks at."""
+
+SETTLED = 4
+"""Pictures after which a crop that moves at once has come to rest."""
 
 SHOWN = (0.5, 0.75)
 """Shares of a person that others leave visible, by which composites are told apart."""
@@ -49,6 +57,20 @@ class CompositesResult:
     all_found: float
     too_many: float
     by_shown: dict[str, tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class FramedResult:
+    """Composites of `people` people at a camera's size: mean IoU of the person mask at that size when the segmenter
+    looks at the whole picture, and when it looks at the crop where a call's framing comes to rest; share of composites
+    in which everyone was found there; mean side of the crop as a share of the picture's."""
+
+    people: int
+    pictures: int
+    whole_iou: float
+    iou: float
+    all_found: float
+    crop: float
 
 
 def person_mask(instances: Instances) -> Mask:
@@ -107,19 +129,11 @@ class ValidationItems:
 def evaluate_composites(
     segment: Segment, items: ItemSource, people: int, count: int = 100, seed: int = 5
 ) -> CompositesResult:
-    """Composites drawn from `items`; one in which less than 1.5 % of the picture is of some person is drawn anew."""
-    maker = SceneMaker(items, limit_to_truth=True)
-    rng = np.random.default_rng(seed)
+    """Composites drawn from `items`, at the size a call's network uses."""
     masks, instances, extra = [], [], 0
     found: list[bool] = []
     shown: list[float] = []
-    drawn = 0
-    while drawn < count:
-        sample = maker.composite(rng, 256, 256, people)
-        areas = np.bincount(sample.owner.ravel(), minlength=people + 1)[1 : people + 1]
-        if areas.min() < 0.015 * sample.owner.size:
-            continue
-        drawn += 1
+    for sample in _drawn(items, people, count, seed, 256):
         answer = segment(np.ascontiguousarray(sample.frame))
         masks.append(iou(person_mask(answer), sample.owner > 0))
         best = match(answer, sample, people)
@@ -141,6 +155,46 @@ def evaluate_composites(
         extra / count,
         by_shown,
     )
+
+
+def evaluate_framed(segment: Segment, items: ItemSource, people: int, count: int = 40, seed: int = 5) -> FramedResult:
+    """Composites as a call sees them: the framing follows the people in a larger picture, and the segmenter looks at
+    the crop. Drawn as in `evaluate_composites`."""
+    settings = SceneSettings(framing=FramingSettings(glide=1, patience=1))
+    whole, framed, found, crops = [], [], [], []
+    for sample in _drawn(items, people, count, seed, CAMERA):
+        observer = SceneObserver(segment, settings)
+        scores = []
+        for _ in range(SETTLED):
+            seen = observer.observe(np.ascontiguousarray(sample.frame))
+            answer = _in_source(observer.last, seen.crop, sample.owner)
+            scores.append(iou(person_mask(answer), sample.owner > 0))
+        whole.append(scores[0])
+        framed.append(scores[-1])
+        found.append(min(match(answer, sample, people)) >= 0.5)
+        crops.append(seen.crop.width / CAMERA)
+    means = (float(np.mean(values)) for values in (whole, framed, found, crops))
+    return FramedResult(people, count, *means)
+
+
+def _in_source(found: Instances | None, crop: Crop, source: npt.NDArray[np.uint8]) -> Instances:
+    """Who was found in a crop, as masks of the whole picture; those outside it were not looked at."""
+    if found is None or not len(found.masks):
+        return nobody(*source.shape)
+    masks = np.stack([crop.paste(mask, np.zeros_like(source)) for mask in found.masks])
+    return found._replace(masks=masks)
+
+
+def _drawn(items: ItemSource, people: int, count: int, seed: int, side: int) -> Iterator[Sample]:
+    """So many composites of a square; one in which less than 1.5 % of the picture is of some person is drawn anew."""
+    maker = SceneMaker(items, limit_to_truth=True)
+    rng = np.random.default_rng(seed)
+    while count:
+        sample = maker.composite(rng, side, side, people)
+        areas = np.bincount(sample.owner.ravel(), minlength=people + 1)[1 : people + 1]
+        if areas.min() >= 0.015 * sample.owner.size:
+            count -= 1
+            yield sample
 
 
 def match(answer: Instances, sample: Sample, people: int) -> list[float]:
