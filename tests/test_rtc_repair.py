@@ -75,7 +75,7 @@ def step(folder: Path) -> str:
     return str(trace)
 
 
-@pytest.mark.parametrize(("keyed", "jitter_ms", "back_s"), [(False, 5, 3.5), (True, 5, 4), (True, 10, 4)])
+@pytest.mark.parametrize(("keyed", "jitter_ms", "back_s"), [(False, 5, 3.5), (True, 5, 3.5), (True, 10, 4)])
 def test_a_step_down_is_followed_within_three_seconds_and_a_step_up_within_ten(
     keyed: bool, jitter_ms: float, back_s: float, tmp_path: Path
 ) -> None:

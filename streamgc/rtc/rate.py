@@ -55,7 +55,7 @@ _BOLDER, _BOLD_MOST = 1.1, 40
 """The steps grow by this much with each report in a row that sees no queue, up to so many: a path that became wider is
 found in seconds even where nothing else shows it."""
 
-_NEAR, _PAST = 0.9, 1.25
+_NEAR, _PAST = 0.8, 1.25
 """Of the rate at the last congestion: where fast growth ends, and where it begins again."""
 
 _BLAMED_S = LOSS_WINDOW_NS / 1e9 + 0.5
@@ -71,6 +71,9 @@ _HEADROOM, _HEADROOM_KBPS = 1.6, 15.0
 
 _TRIED = 1.2
 """The same beyond the last congestion: what is not used does not show that there is room."""
+
+_UNTRIED_KBPS = 10.0
+"""Up to here the limit may grow whatever arrives: the floor's few messages do not fill what they may."""
 
 _LOSSY = 0.01
 """Share of packets lost above which a path without a queue is one that loses."""
@@ -286,10 +289,13 @@ class RateControl:
         arrived = min(self._limit, max(report.received_kbps, LEAST_KBPS))
         same = 0.8 * self._jammed_at < arrived < 1.2 * self._jammed_at
         self._climb = max(CLIMB_LEAST, self._climb / 2) if same else CLIMB
-        if not self._draining or arrived > self._jammed_at:
+        if not self._draining:
             self._jammed_at = arrived
-        elif report.queue_ms >= self._queue_ms:  # what arrives of a queue that grows is what the path takes
-            self._jammed_at = max(report.received_kbps, LEAST_KBPS)
+        elif arrived > self._jammed_at:  # half a second is a few packets: the most of several would be too much
+            self._jammed_at = (self._jammed_at + arrived) / 2
+        elif report.queue_ms >= self._queue_ms and report.received_kbps >= LEAST_KBPS:
+            # What arrives of a queue that grows is what the path takes; less than the least says nothing of the path.
+            self._jammed_at = report.received_kbps
         self._draining = True
         cut = arrived * (DOWN_DEEP if report.queue_ms > DEEP_MS else DOWN)
         self._limit = max(cut, CUT_MOST * min(self._limit, self._carried), LEAST_KBPS)
@@ -301,7 +307,7 @@ class RateControl:
         step = UP if self._limit < _NEAR * self._jammed_at else 1 + self._climb * _BOLDER**self._calm
         carried = report.received_kbps / (1 - min(report.loss, 0.6))  # loss without a queue is not congestion
         if self._jammed_at < float("inf"):
-            most = max(self._limit, min(self._jammed_at, START_KBPS), _TRIED * carried)
+            most = max(self._limit, min(self._jammed_at, START_KBPS), _TRIED * carried, _UNTRIED_KBPS)
         else:
             most = max(START_KBPS, _HEADROOM * carried + _HEADROOM_KBPS)
         self._limit = max(min(self._limit, most), min(self._limit * min(step, UP), most))
