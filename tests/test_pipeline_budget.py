@@ -37,10 +37,10 @@ def test_an_early_key_is_the_starts_and_there_is_one() -> None:
             each.spent(30, start=False)
     assert budget.grants_early_key(EARLY_ERROR + 1)
     assert not budget.grants_early_key(EARLY_ERROR - 1)
-    budget.key_made(900, early=True)
-    assert budget.object_bytes(30) == 900
+    budget.key_made(700, early=True)
+    assert budget.object_bytes(30) == 700
     owed = budget.frame_bytes
-    budget.spent(30 + 900, start=False)
+    budget.spent(30 + 700, start=False)
     other.spent(30, start=False)
     assert budget.frame_bytes < owed, "it is paid back slowly"
     assert budget.object_bytes(30) <= other.object_bytes(30) + 40, "it is not taken from what is saved up"
@@ -67,7 +67,7 @@ def test_what_is_saved_for_a_key_is_the_keys_and_what_lies_above_makes_codes_fin
         saving.spent(0, start=False)  # two thirds of a second of the rate: less than a key
     for _ in range(2 * round(FPS)):
         above.spent(0, start=False)
-    ahead.spent(1500, start=False)
+    ahead.spent(2500, start=False)
     before = saving.strength
     for budget in (saving, ahead, above):
         budget.coded(round(budget.code_bytes))
@@ -90,3 +90,20 @@ def test_codes_cost_what_is_aimed_at_although_bytes_are_saved_for_keys() -> None
         budget.coded(code)
         budget.spent(code + part + 3, start=False)
     assert codes == pytest.approx(wanted, rel=0.02)
+
+
+def test_a_key_leaves_whole_where_the_path_is_not_narrow() -> None:
+    budget, narrow = Budget(KBPS, FPS), Budget(KBPS, FPS)
+    narrow.set_rate(KBPS, narrow=True)
+    for each in (budget, narrow):
+        while not each.affords_key:
+            each.spent(0, start=False)
+        each.key_made(1500)
+    assert budget.object_bytes(30) >= 1500
+    assert narrow.object_bytes(30) < 1000
+    budget.spent(1530, start=False)
+    waited = 0
+    while not budget.affords_key:
+        budget.spent(round(budget.code_bytes) + 3, start=False)
+        waited += 1
+    assert waited > 4 * FPS, "it is paid back before the next"

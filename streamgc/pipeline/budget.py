@@ -29,9 +29,9 @@ EARLY_SECONDS = (0.3, 1.0)
 sat down, and a key saved up for comes after three seconds."""
 EARLY_ERROR = 14.0
 """Mean difference of key and picture, in grey levels, from which that is done."""
-KEY_AHEAD = 0.5
-"""Of a key's usual cost may be spent before it is saved up, so that a large key is not stale when its last slice comes.
-More brings fresher keys, but clips of ten seconds 20 % above their rate where one comes late."""
+KEY_AHEAD = 2.0
+"""So many times a key's usual cost may be spent before it is saved up, so that a large key leaves whole: its last slice
+would come two seconds later. It is paid back before the next."""
 SAVED_SECONDS = 4.0
 """So much of the rate may be saved up for a key, or spent ahead of time."""
 PAY_BACK_SECONDS = 60.0
@@ -118,7 +118,7 @@ class Budget:
 
     def object_bytes(self, code: int) -> int:
         """Bytes of long objects beside a frame's code of so many once the call runs: what is saved up, and, where the
-        path is not narrow, `KEY_AHEAD` of a key more, so that most leave whole; that is paid back before the next."""
+        path is not narrow, `KEY_AHEAD` keys more, so that each leaves whole; that is paid back before the next."""
         if self._early_bytes:
             return self._early_bytes
         ahead = 0.0 if self.narrow else KEY_AHEAD * self._key_cost
@@ -164,7 +164,7 @@ class Budget:
         codes finer, and what lies below makes them coarser.
         """
         error = max(-1.0, min(1.5, (code - self.code_bytes) / self.code_bytes))
-        beyond = self._spare - max(-self._key_cost, min(self._key_cost, self._spare))
+        beyond = self._spare - max(-KEY_AHEAD * self._key_cost, min(self._key_cost, self._spare))
         debt = max(-0.5, min(1.0, -beyond / (self.kbps * 125)))
         self.strength *= math.exp(0.2 * error + 0.1 * debt)
         self.strength = max(STRENGTH_MIN, min(STRENGTH_MAX, self.strength))
