@@ -221,6 +221,28 @@ def test_composites_know_who_is_where(cache: Path) -> None:
         np.testing.assert_array_equal(sample.frame, again.frame)
 
 
+def test_of_a_nested_composite_the_last_is_small_before_the_one_before(cache: Path) -> None:
+    maker = SceneMaker(Items(cache))
+
+    def of(nested: bool) -> tuple[float, float]:
+        """Share of composites in which the second is the smaller, and the mean distance of the two in their widths."""
+        smaller, away = [], []
+        for seed in range(40):
+            owner = maker.composite(np.random.default_rng(seed), 256, 256, 2, nested).owner
+            first, second = owner == 1, owner == 2
+            if min(first.sum(), second.sum()) < 200:
+                continue
+            smaller.append(second.sum() < first.sum())
+            columns = [np.flatnonzero(mask.any(axis=0)) for mask in (first, second)]
+            width = max(c[-1] - c[0] + 1 for c in columns)
+            away.append(abs(columns[0].mean() - columns[1].mean()) / width)
+        return float(np.mean(smaller)), float(np.mean(away))
+
+    (smaller, away), (usual, apart) = of(nested=True), of(nested=False)
+    assert smaller > max(0.8, usual + 0.1)
+    assert away < 0.8 * apart
+
+
 def test_samples_have_the_size_asked_for(cache: Path) -> None:
     maker = SceneMaker(Items(cache))
     rng = np.random.default_rng(1)

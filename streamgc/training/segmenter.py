@@ -64,7 +64,7 @@ class SegmenterSettings:
 
 
 def segmenter_loss(output: SegmenterOutput, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-    """BCE with heavier edges + 2 Dice for the matte, focal BCE for centres, L1 for offsets, BCE for who belongs
+    """BCE with heavier edges + 2 Dice for the matte, focal BCE for centres, L1 for offsets, 2 BCE for who belongs
     together, cross entropy for labels."""
     logits = output.matte.float()
     with torch.no_grad():
@@ -84,7 +84,7 @@ def segmenter_loss(output: SegmenterOutput, batch: Batch) -> tuple[Tensor, dict[
     offset = ((output.offset.float() - batch.offset).abs() * batch.where).sum() / batch.where.sum().clamp(min=1)
     labels = F.cross_entropy(output.labels.float(), batch.labels, ignore_index=UNKNOWN, label_smoothing=0.02)
     together = together_loss(output, batch)
-    total = matte + 2 * dice.mean() + 0.03 * centre + 0.5 * offset + together + 0.25 * labels
+    total = matte + 2 * dice.mean() + 0.03 * centre + 0.5 * offset + 2 * together + 0.25 * labels
     parts = {
         "matte": matte,
         "dice": dice.mean(),

@@ -62,6 +62,8 @@ class Targets(NamedTuple):
     centres: int
 
 
+NESTED = 0.25
+"""Of the composites whose last person is small and stands before another: such are taken for one person most often."""
 SEEN = 12
 """Cells at /4 below which a person has no centre and is not asked for."""
 QUERIES = 3
@@ -216,7 +218,7 @@ class SceneMaker:
         if roll < 0.2:
             sample = self._plain(rng, self._person_item(rng), height, width)
         elif roll < 0.95:
-            sample = self.composite(rng, height, width)
+            sample = self.composite(rng, height, width, nested=rng.random() < NESTED)
         else:
             sample = self._plain(rng, self._items[int(rng.choice(self._kinds["empty"]))], height, width)
         if rng.random() < 0.5:
@@ -225,8 +227,11 @@ class SceneMaker:
             sample = _turn(sample, int(rng.integers(1, 4)))
         return sample._replace(frame=degrade(rng, sample.frame, self._noise))
 
-    def composite(self, rng: np.random.Generator, height: int, width: int, people: int | None = None) -> Sample:
-        """An undegraded composite of `people` people (drawn at random when None) over an empty room."""
+    def composite(
+        self, rng: np.random.Generator, height: int, width: int, people: int | None = None, nested: bool = False
+    ) -> Sample:
+        """An undegraded composite of `people` people (drawn at random when None) over an empty room; `nested`: the last
+        of several is small and stands before the one before."""
         room = self._items[int(rng.choice(self._kinds["empty"]))]
         base = self._plain(rng, room, height, width)
         canvas = Image.fromarray(base.frame)
@@ -236,7 +241,8 @@ class SceneMaker:
         previous: tuple[float, float] | None = None
         whole: list[int] = []
         for number in range(1, count + 1):
-            layer, previous = self._place(rng, height, width, previous)
+            small = nested and number == count
+            layer, previous = self._place(rng, height, width, previous, small)
             alpha = np.asarray(layer.getchannel("A"))
             canvas.paste(layer, (0, 0), layer)
             person = np.maximum(person, alpha)
@@ -308,17 +314,26 @@ class SceneMaker:
         raise TrainingError("the cache holds no person that can be cut out")
 
     def _place(
-        self, rng: np.random.Generator, height: int, width: int, previous: tuple[float, float] | None
+        self,
+        rng: np.random.Generator,
+        height: int,
+        width: int,
+        previous: tuple[float, float] | None,
+        small: bool = False,
     ) -> tuple[Image.Image, tuple[float, float]]:
         """A transparent RGBA layer (height, width) with one person, and its centre and width; near the previous one
-        mostly."""
+        mostly, before its middle when `small`."""
         cutout = self.cutout(rng)
         wide, tall = cutout.image.size
         new_height = height * (rng.uniform(0.3, 1.15) if cutout.cut_below else rng.uniform(0.35, 1.7))
         new_height = min(new_height, 1.3 * width * tall / wide)
         new_width = new_height * wide / tall * rng.uniform(0.9, 1.1)
         centre = rng.uniform(0.05, 0.95) * width
-        if previous is not None and rng.random() < 0.75:
+        if previous is not None and small:
+            new_height = float(np.clip(previous[1] * rng.uniform(0.25, 0.7) * tall / wide, 0.2 * height, 0.7 * height))
+            new_width = new_height * wide / tall
+            centre = float(np.clip(previous[0] + previous[1] * rng.uniform(-0.45, 0.45), 0, width))
+        elif previous is not None and rng.random() < 0.75:
             away = (previous[1] + new_width) / 2 * rng.uniform(0.45, 1.15)
             side = 1 if previous[0] < width / 2 else -1
             centre = previous[0] + away * (side if rng.random() < 0.8 else -side)
