@@ -93,7 +93,7 @@ def _error(errors: npt.NDArray[np.float32], code: Code) -> float:
     """Summed error of a code's kept cells, from `errors` (cells, C, 5)."""
     symbols = code.symbols.reshape(code.channels, -1).T[code.keep.ravel()]
     indices = symbols[..., None].astype(np.intp) + LARGEST
-    return float(np.take_along_axis(errors, indices, axis=2).sum())
+    return float(np.take_along_axis(errors, indices, axis=2).sum(dtype=np.float64))
 
 
 class _Tried(NamedTuple):
@@ -148,7 +148,7 @@ class _Chooser:
             if around:
                 sides = zip(*(self._differences[side] for side in (position - 1, above, above + 1)), strict=True)
                 contexts = [base + DRIFT[sum(side)] for base, side in zip(bases, sides, strict=True)]
-            if higher:
+            if higher is not None:
                 bits, here = self._mixed_cell(error, higher, position, contexts, values, flag, STIR[around])
             else:
                 tried = self._best(error, contexts, values, STIR[around], 0)
