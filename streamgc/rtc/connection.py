@@ -1,4 +1,4 @@
-"""One peer connection that carries SGC: negotiation, the wiring into aiortc's objects, closing.
+"""One peer connection that carries SGC: negotiation, states, feedback, closing.
 
 connection = Connection(options, sender=…, receiver=…, on_shown=…)
 text = await connection.offer()            # the other side: answer(text) → text; this side: accept(text)
@@ -25,31 +25,27 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.exceptions import OperationError
-from aiortc.mediastreams import MediaStreamError
 from aiortc.rtp import RTCP_PSFB_APP, RtcpPsfbPacket
 
 from streamgc.errors import BackendMissing, CallError, InputError, ModelMismatch, PeerUnreachable, SignallingError
 from streamgc.profiling.spans import Spans
-from streamgc.rtc import hook
+from streamgc.rtc import hook, wiring
 from streamgc.rtc.description import FORMAT_VERSION, Parameters, has_sound, has_video, read_parameters, write_parameters
 from streamgc.rtc.feedback import pack_application_feedback
 from streamgc.rtc.hearing import IncomingSound
 from streamgc.rtc.impairment import Impairment, Link
 from streamgc.rtc.incoming import IncomingVideo, PacketBuffer
-from streamgc.rtc.lipsync import LipSync, honest_reports, monotonic_of
+from streamgc.rtc.lipsync import LipSync, honest_reports
 from streamgc.rtc.liveness import SILENCE_S, Heard, consent
-from streamgc.rtc.opus import SAMPLE_RATE, Samples
+from streamgc.rtc.opus import Samples
 from streamgc.rtc.outgoing import OutgoingVideo
 from streamgc.rtc.pictures import Captured, Encoded, Picture, PictureReceiver, PictureSender, Shown
 from streamgc.rtc.rate import RateControl
-from streamgc.rtc.rtcp import SenderRtcp, thin_reports
+from streamgc.rtc.rtcp import SenderRtcp
 from streamgc.rtc.sound import OutgoingSound, Sound
 from streamgc.rtc.wire import Wire
 
 CLOSE_S = 1.0
-_SHORT_TAG = b"SRTP_AES128_CM_SHA1_80"
-"""The SRTP profile with the shortest tag that browsers and aiortc have: 10 bytes a packet instead of GCM's 16."""
-
 _GRACE_NS = 80_000_000
 """Feedback waits so long for a reverse packet before it goes out by itself."""
 
@@ -220,12 +216,9 @@ class Connection:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await self.pc.close()
-        if self.outgoing is not None:
-            await self.outgoing.close()
-        if self.incoming is not None:
-            await self.incoming.close()
-        if self.heard_sound is not None:
-            await self.heard_sound.close()
+        for worker in (self.outgoing, self.incoming, self.heard_sound):
+            if worker is not None:
+                await worker.close()
         self.wire.close()
 
     def _add_transceiver(self, own: bool) -> None:
@@ -259,12 +252,7 @@ class Connection:
 
     def _explain(self, theirs: Parameters | None) -> None:
         """Say why SGC is not used; an error when nothing else may be."""
-        if theirs is None:
-            reason = "the peer does not know SGC"
-        elif theirs.version != self._parameters.version:
-            reason = f"the peer has format version {theirs.version}, we have {self._parameters.version}"
-        else:
-            reason = f"the peer has model {theirs.model}, we have {self._parameters.model}"
+        reason = self._parameters.against(theirs)
         if not self.options.fallback:
             raise ModelMismatch(reason) if theirs else CallError(reason)
         self.failure = f"{reason}: a conventional codec is used"
@@ -282,53 +270,27 @@ class Connection:
         transport: Any = transceiver.receiver.transport
         agent = transport.transport._connection
         agent.query_consent = consent(agent, self.heard)
-        transport._srtp_profiles = sorted(transport._srtp_profiles, key=lambda one: one.openssl_profile != _SHORT_TAG)
-        transport._handle_rtp_data = self._guarded(transport._handle_rtp_data)
-        transport._handle_rtcp_data = self._guarded(transport._handle_rtcp_data)
+        wiring.transport(transport, self._guarded)
         self.wire.attach(agent._protocols)
         if self.codec == hook.CODEC_NAME:
             self._wire_sgc(transceiver)
         else:
             self._wire_conventional(transceiver)
         if self._sound_transceiver is not None and self._sound_transceiver._codecs:
-            self._wire_sound(self._sound_transceiver)
-
-    def _wire_sound(self, transceiver: Any) -> None:
-        assert self.sound is not None
-        assert self.heard_sound is not None
-        sound = self.sound
-        transceiver._headerExtensions = []
-        sender, receiver = transceiver.sender, transceiver.receiver
-        receiver._RTCRtpReceiver__jitter_buffer = PacketBuffer(self.heard_sound.take_packet)
-        receiver._send_rtcp = thin_reports(receiver._send_rtcp)
-        sender._send_rtcp = honest_reports(thin_reports(sender._send_rtcp), lambda: sound.stamped)
-        self._listen_for_reports(receiver, "audio", SAMPLE_RATE)
-
-    def _listen_for_reports(self, receiver: Any, kind: str, rate: int) -> None:
-        original = receiver._handle_rtcp_packet
-
-        async def handle(packet: Any) -> None:
-            self.sync.note(kind, rate, packet)
-            await original(packet)
-
-        receiver._handle_rtcp_packet = handle
+            assert self.sound is not None
+            assert self.heard_sound is not None
+            wiring.sound(self._sound_transceiver, self.sound, self.heard_sound, self.sync)
 
     def _wire_sgc(self, transceiver: Any) -> None:
-        transceiver._headerExtensions = []  # 12 bytes a packet that SGC does not need
         sender, receiver = transceiver.sender, transceiver.receiver
-        receiver._RTCRtpReceiver__remote_bitrate_estimator = None
-        receiver._send_rtcp = thin_reports(receiver._send_rtcp)
-        sender._send_rtcp = thin_reports(sender._send_rtcp)
-        if self.outgoing is not None:
-            outgoing = self.outgoing
-            sender._send_rtcp = honest_reports(sender._send_rtcp, lambda: outgoing.stamped)
-        self._listen_for_reports(receiver, "video", hook.CLOCK_RATE)
+        outgoing = self.outgoing
+        wiring.sgc(transceiver, None if outgoing is None else lambda: outgoing.stamped, self.sync)
         if self.incoming is not None:
             receiver._RTCRtpReceiver__jitter_buffer = PacketBuffer(self.incoming.take_packet)
             receiver._RTCRtpReceiver__nack_generator = self.incoming.nack
             self._start(self._send_feedback())
-        if self.outgoing is not None:
-            self.rtcp = SenderRtcp(sender._handle_rtcp_packet, self.outgoing, self.rate, sender._ssrc)
+        if outgoing is not None:
+            self.rtcp = SenderRtcp(sender._handle_rtcp_packet, outgoing, self.rate, sender._ssrc)
             sender._handle_rtcp_packet = self.rtcp.handle
 
     def _wire_conventional(self, transceiver: Any) -> None:
@@ -339,25 +301,11 @@ class Connection:
             outgoing.conventional = self._conventional
             sender = transceiver.sender
             sender._send_rtcp = honest_reports(sender._send_rtcp, lambda: outgoing.stamped)
-        self._listen_for_reports(transceiver.receiver, "video", hook.CLOCK_RATE)
+        wiring.listen_for_reports(transceiver.receiver, self.sync, "video", hook.CLOCK_RATE)
         if self.incoming is not None and transceiver.receiver.track is not None:
-            self._start(self._show_conventional(transceiver.receiver))
+            self._start(wiring.show_conventional(transceiver.receiver, self.sync, self._on_plain))
 
-    async def _show_conventional(self, receiver: Any) -> None:
-        track = receiver.track
-        with contextlib.suppress(MediaStreamError):
-            while True:
-                frame = await track.recv()
-                while not track._queue.empty() and (newer := track._queue.get_nowait()) is not None:
-                    frame = newer
-                stamp = frame.pts + receiver._RTCRtpReceiver__timestamp_mapper._origin & 0xFFFFFFFF
-                captured = self.sync.captured_ns("video", stamp)
-                now = time.monotonic_ns()
-                self._on_plain(
-                    frame.to_ndarray(format="rgb24"), now, None if captured is None else monotonic_of(captured)
-                )
-
-    def _guarded(self, handle: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Coroutine[Any, Any, None]]:
+    def _guarded(self, handle: wiring.Handler) -> wiring.Handler:
         """Count what the peer authenticated as a sign of life, and keep its packets from ending the transport."""
 
         async def guarded(*arguments: Any, **named: Any) -> None:
@@ -391,9 +339,8 @@ class Connection:
             wait = schedule.alone_at() + grace - now
             if wait > 0:
                 self._feedback_due.clear()
-                with contextlib.suppress(
-                    TimeoutError
-                ):  # not wait_for: before Python 3.12 it may swallow a cancellation
+                # Not wait_for: before Python 3.12 it may swallow a cancellation.
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait / 1e9):
                         await self._feedback_due.wait()
                 continue

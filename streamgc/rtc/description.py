@@ -25,6 +25,14 @@ class Parameters(NamedTuple):
     version: int
     model: str  # 16 hex digits: the hash of the networks' weights and the context tables
 
+    def against(self, theirs: "Parameters | None") -> str:
+        """Why two peers cannot speak SGC, for the user."""
+        if theirs is None:
+            return "the peer does not know SGC"
+        if theirs.version != self.version:
+            return f"the peer has format version {theirs.version}, we have {self.version}"
+        return f"the peer has model {theirs.model}, we have {self.model}"
+
 
 def write_parameters(text: str, parameters: Parameters) -> str:
     """Add the parameters to every SGC entry of a description, or for the whole session when there is none."""
