@@ -35,6 +35,7 @@ Segmenter = Annotated[
     str, typer.Option(help="What finds people: a model's name, or YOLO-seg weights (.pt, .onnx, ...).")
 ]
 Framing = Annotated[bool, typer.Option(help="Follow the kept people with a smooth crop.")]
+Fine = Annotated[bool, typer.Option(help="Keys, and what the peer sees, twice as wide and high as --size.")]
 Model = Annotated[str, typer.Option(help="Model folder by name, or a path to one.")]
 Backend = Annotated[str, typer.Option(help="auto, openvino, onnxruntime, tensorrt or tensorrt-rtx.")]
 Threads = Annotated[int, typer.Option(help="Threads a network may use; 0: half the cores, at most 4.")]
@@ -56,6 +57,7 @@ def _codec(
     backend: str,
     threads: int,
     segmenter: str,
+    fine: bool,
 ) -> CodecOptions:
     from streamgc.call.codec import CodecOptions
     from streamgc.pipeline.settings import parse_background, parse_format
@@ -65,7 +67,7 @@ def _codec(
     picture = parse_format(size)
     parse_background(background)
     return CodecOptions(
-        *(picture.width, picture.height, fps, kbps, background, preserve, framing, model, backend, threads),
+        *(picture.width, picture.height, fps, kbps, background, preserve, framing, fine, model, backend, threads),
         segmenter=segmenter,
     )
 
@@ -96,6 +98,7 @@ def demo(
     preserve: Preserve = "all",
     segmenter: Segmenter = "segmenter",
     framing: Framing = False,
+    fine: Fine = False,
     duplex: Annotated[bool, typer.Option(help="Both peers send.")] = False,
     loss: Annotated[float, typer.Option(help="Share of packets lost each way, in per cent.")] = 0.0,
     burst: Annotated[float, typer.Option(help="Mean length of a run of losses, in packets.")] = 1.0,
@@ -120,7 +123,7 @@ def demo(
     from streamgc.rtc.impairment import Impairment
 
     impairment = Impairment(loss / 100, burst, delay, jitter, rate, reorder=reorder / 100, trace=trace, seed=seed)
-    codec = _codec(size, fps, kbps, background, preserve, framing, model, backend, threads, segmenter)
+    codec = _codec(size, fps, kbps, background, preserve, framing, model, backend, threads, segmenter, fine)
     report = run_demo(DemoOptions(input, seconds, codec, duplex, impairment, out, sound=sound, wire_kbps=wire_kbps))
     video, latency = report["video"], report["latency_ms"]["glass_to_glass"]
     typer.echo(
@@ -169,6 +172,7 @@ def call(
     preserve: Preserve = "all",
     segmenter: Segmenter = "segmenter",
     framing: Framing = True,
+    fine: Fine = False,
     model: Model = "lite",
     backend: Backend = "auto",
     threads: Threads = 0,
@@ -179,7 +183,7 @@ def call(
     if list_devices:
         _show_devices()
         return
-    codec = _codec(size, fps, kbps, background, preserve, framing, model, backend, threads, segmenter)
+    codec = _codec(size, fps, kbps, background, preserve, framing, model, backend, threads, segmenter, fine)
     from streamgc.call.codec import start_loading
     from streamgc.call.garbage import postpone_search
 
@@ -290,6 +294,7 @@ def encode(
     background: Background = "memory",
     ack_delay: Annotated[float, typer.Option(help="Milliseconds until a frame is acknowledged, as in a call.")] = 130.0,
     framing: Framing = True,
+    fine: Fine = False,
     sizes: Annotated[
         Path | None, typer.Option(help="Write the bytes of each frame message to this file, a line each.")
     ] = None,
@@ -301,7 +306,7 @@ def encode(
     """Code a clip into the messages that a call would send."""
     from streamgc.pipeline.files import encode_clip
 
-    options = _codec(size, fps, kbps, background, preserve, framing, model, backend, threads, segmenter)
+    options = _codec(size, fps, kbps, background, preserve, framing, model, backend, threads, segmenter, fine)
     written = encode_clip(clip, stream, options, ack_delay, limit)
     if sizes is not None:
         from streamgc.pipeline.files import write_text

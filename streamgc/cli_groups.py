@@ -136,6 +136,18 @@ def train_ship_call(
     typer.echo(shipped)
 
 
+@train.command("ship-detail")
+def train_ship_detail(
+    folder: Annotated[Path, typer.Option(help="Model folder to write.")] = Path("engines/detail"),
+) -> None:
+    """Export the network that enlarges pictures; it has nothing to train."""
+    from streamgc.runtime.parity import parity_table
+    from streamgc.training.detail_ship import ship_detail
+
+    model, results = ship_detail(folder)
+    typer.echo(parity_table((model.name, row) for row in results))
+
+
 @train.command("segmenter")
 def train_segmenter(
     data: Data,
@@ -178,6 +190,7 @@ def evaluate_call(
     out: Annotated[Path | None, typer.Option(help="Folder for CSV, plots, videos and a contact sheet.")] = None,
     anchors: Annotated[Path | None, typer.Option(help="Cache of AV1's measurements.")] = None,
     size: Annotated[int, typer.Option(help="Side of the square picture.")] = 256,
+    fine: Annotated[bool, typer.Option(help="sgc codes pictures of half that size, with keys as large.")] = False,
     fps: Annotated[int, typer.Option(help="Pictures a second.")] = 15,
     ack_delay: Annotated[float, typer.Option(help="Milliseconds until a frame is acknowledged.")] = 130.0,
     trunks: Annotated[str, typer.Option(help="ST-LPIPS trunks: alex (the verdict), vgg.")] = "alex,vgg",
@@ -202,6 +215,7 @@ def evaluate_call(
         trunks=[one_of(name, Trunk, "--trunks") for name in trunks.split(",")],
         json_path=json,
         out=out,
+        fine=fine,
         say=typer.echo,
     )
     typer.echo(f"R {result.r['geomean']}  by rate {result.r['by_rate']}")

@@ -47,7 +47,18 @@ class FakeGenerator:
         shift = np.asarray(feeds["symbols"][0, 0] * 16, np.int16).repeat(16, 0).repeat(16, 1)
         picture = np.clip(feeds["key"][0].astype(np.int16) + shift[..., None], 0, 255).astype(np.uint8)
         alpha = np.where(feeds["plane"][0] == 1, np.uint8(255), np.uint8(0)).repeat(16, 0).repeat(16, 1)
-        return {"picture": np.concatenate([picture, alpha[..., None]], -1)[None]}
+        rows, columns = feeds["plane"].shape[1:]
+        flow = np.zeros((1, 2, 2 * rows, 2 * columns), np.float32)
+        return {"picture": np.concatenate([picture, alpha[..., None]], -1)[None], "flow": flow}
+
+
+class FakeDetail:
+    """Each pixel four times, brighter by what is fine."""
+
+    def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
+        large = feeds["person"][0].repeat(2, 0).repeat(2, 1).astype(np.float32)
+        large[..., :3] += feeds["fine"][0, 0, ..., None]
+        return {"shown": np.clip(large + 0.5, 0, 255).astype(np.uint8)[None]}
 
 
 class BoxEyes:
@@ -69,8 +80,9 @@ def sender(
     kbps: float = 20.0,
     eyes: BoxEyes | None = None,
     executor: Executor | None = None,
+    fine: bool = False,
 ) -> Sender:
-    settings = SenderSettings(FORMAT, 15.0, kbps, background, framing=False)
+    settings = SenderSettings(FORMAT, 15.0, kbps, background, framing=False, fine=fine)
     return Sender(settings, eyes or BoxEyes(), EncoderNetwork(FakeEncoder()), TABLES, executor=executor)
 
 
@@ -80,7 +92,7 @@ def keeper() -> BackgroundKeeper:
 
 
 def receiver() -> Receiver:
-    return Receiver(FORMAT, GeneratorNetwork(FakeReference(), FakeGenerator()), TABLES, keeper())
+    return Receiver(FORMAT, GeneratorNetwork(FakeReference(), FakeGenerator(), FakeDetail()), TABLES, keeper())
 
 
 def moving(count: int, seed: int = 0) -> list[NDArray[np.uint8]]:

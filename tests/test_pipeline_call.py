@@ -112,7 +112,7 @@ def test_who_turns_back_is_shown_with_the_key_of_before() -> None:
 def test_a_late_word_of_an_older_key_changes_nothing() -> None:
     keys = KeySource(FORMAT, crf=42)
     keys.make_coarse(moving(1)[0])
-    numbers = [keys.begin(start_chain(FORMAT, 42, moving(1)[0]))[0]]
+    numbers = [keys.begin(start_chain(42, moving(1)[0]))[0]]
     for seed in (1, 2):
         assert keys.confirm(numbers[-1])
         numbers.append(keys.make(moving(1, seed)[0])[0])

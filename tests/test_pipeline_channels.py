@@ -31,7 +31,7 @@ class Noting:
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
         self.feeds = dict(feeds)
-        return {"picture": np.zeros((1, 32, 48, 4), np.uint8)}
+        return {"picture": np.zeros((1, 32, 48, 4), np.uint8), "flow": np.zeros((1, 2, 4, 6), np.float32)}
 
 
 def test_the_generator_is_told_which_channels_are_there() -> None:

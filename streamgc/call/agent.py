@@ -98,7 +98,7 @@ class Agent:
             screen = Camera(self._options.input, None, self._fps)
             self._clip = asyncio.create_task(self._play(from_camera(screen, _FOREVER_S)), name="page-screen")
         elif self._options.input:
-            size = Size(self._options.codec.width, self._options.codec.height)
+            size = Size(*self._options.codec.shown)
             pictures = await asyncio.to_thread(load_clip, self._options.input, size, self._fps)
             self._clip = asyncio.create_task(self._play(play(pictures, self._fps, _FOREVER_S)), name="page-clip")
         if self._options.room != NEW_ROOM:

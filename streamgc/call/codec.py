@@ -26,12 +26,18 @@ class CodecOptions:
     background: str = "memory"
     preserve: str = "all"
     framing: bool = True
+    fine: bool = False  # keys, and what the peer sees, twice as wide and high
     model: str = "lite"
     backend: str = "auto"
     threads: int = 0  # 0 = half the cores, at most 4
     factory: str = DEFAULT_FACTORY
     precision: Precision = "auto"
     segmenter: str = "segmenter"  # a model's name or folder, or YOLO weights
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Width and height of what the peer sees."""
+        return (2 * self.width, 2 * self.height) if self.fine else (self.width, self.height)
 
 
 class Codec(Protocol):

@@ -62,7 +62,7 @@ def _load(options: DemoOptions, path: str) -> list[Picture]:
     if path == "webcam":
         return []
     limit = int(min(options.seconds, 120.0) * options.codec.fps) + 1
-    return load_clip(path, Size(options.codec.width, options.codec.height), options.codec.fps, limit)
+    return load_clip(path, Size(*options.codec.shown), options.codec.fps, limit)
 
 
 async def make_call(options: DemoOptions, clip: str, folder: Path, update: Callable[[str, Statistics], None]) -> None:

@@ -24,6 +24,7 @@ from streamgc.call.session import Event, Hooks, Session, SessionOptions
 from streamgc.call.sinks import RawFrames
 from streamgc.call.sources import Camera, Size, load_clip, load_sound, play, play_sound
 from streamgc.call.study import studied
+from streamgc.codec.still import resize
 from streamgc.errors import StreamGCError
 from streamgc.profiling.luminance import brightness, level_at, paint
 from streamgc.profiling.process import cpu_by_thread, thread_names
@@ -200,7 +201,7 @@ class Peer:
 
     async def _send(self) -> None:
         options = self._options
-        size, fps = Size(options.codec.width, options.codec.height), options.codec.fps
+        size, fps = Size(*options.codec.shown), options.codec.fps
         try:
             if options.input == "webcam":
                 async with Camera("", size, fps) as camera:
@@ -242,7 +243,7 @@ class Peer:
         self._write(SentFrame(number, captured.position, captured.captured_ns, len(encoded.message), kept))
 
     def _on_shown(self, picture: Picture, number: int | None, at_ns: int) -> None:
-        self._write(ShownFrame(number, at_ns, self._shown.add(picture)))
+        self._write(ShownFrame(number, at_ns, self._shown.add(resize(picture, *self._options.codec.shown))))
         if self._options.study.flash:
             self._write(Seen(at_ns, brightness(picture)))
 

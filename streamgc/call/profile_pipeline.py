@@ -27,7 +27,7 @@ def profile_pipeline(options: ProfileOptions) -> Profile:
     if options.duplex or not options.impairment.perfect:
         raise InputError("--pipeline has no network: --duplex, --loss, --delay and --rate do not go with it")
     codec = studied(load_codec(options.codec), options.study)
-    size, fps = Size(options.codec.width, options.codec.height), options.codec.fps
+    size, fps = Size(*options.codec.shown), options.codec.fps
     pictures = load_clip(options.input or packaged_clip(), size, fps)
     spans = Spans(capacity=1 << 20)
     sender, receiver = codec.sender(spans), codec.receiver(spans)

@@ -23,6 +23,7 @@ from streamgc.call.demo_peer import (
     Tick,
 )
 from streamgc.call.sinks import VideoFile, read_raw, side_by_side, write_bytes, write_sheet
+from streamgc.codec.still import resize
 from streamgc.errors import CallError
 from streamgc.profiling.percentiles import StageTimes, as_report, percentiles
 from streamgc.profiling.spans import REPORTS
@@ -202,8 +203,8 @@ def _triples(
 ) -> list[tuple[int, Picture]]:
     """(time shown, original · kept · received) of every shown frame that was kept."""
     sender, receiver = logs
-    width, height = options.codec.width, options.codec.height
-    kept = read_raw(folder / "a.kept", height, width)
+    width, height = options.codec.shown
+    kept = read_raw(folder / "a.kept", options.codec.height, options.codec.width)
     received = read_raw(folder / "b.shown", height, width)
     triples = []
     for shown in receiver.shown:
@@ -213,5 +214,6 @@ def _triples(
         blank = np.zeros((height, width, 3), np.uint8)
         original = clip[frame.position] if frame.position < len(clip) else blank
         region = kept[frame.kept] if frame.kept is not None and frame.kept < len(kept) else blank
+        region = resize(np.asarray(region), width, height)
         triples.append((shown.at_ns, side_by_side([original, region, received[shown.place]], LABELS)))
     return triples

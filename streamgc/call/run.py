@@ -141,10 +141,10 @@ class _Call:
         speaking = self._speak(session)
         with contextlib.ExitStack() as stack:
             if options.record:
-                recorder = _Recorder(Path(options.record), options.codec.fps, options.sound)
+                recorder = _Recorder(Path(options.record), options.codec, options.sound)
                 self._record = stack.enter_context(recorder)
             if options.virtual_camera:
-                self._virtual = VirtualCamera(options.codec.width, options.codec.height, options.codec.fps)
+                self._virtual = VirtualCamera(*options.codec.shown, options.codec.fps)
                 stack.callback(self._virtual.close)
             self._live = stack.enter_context(Live(console=self._console, refresh_per_second=4))
             try:
@@ -177,7 +177,7 @@ class _Call:
         options = self._options
         if options.receive_only:
             return None
-        size, fps = Size(options.codec.width, options.codec.height), options.codec.fps
+        size, fps = Size(*options.codec.shown), options.codec.fps
         seconds = options.seconds or _FOREVER_S
         if is_screen(options.input):
             return from_camera(Camera(options.input, None, fps), seconds)
@@ -185,9 +185,10 @@ class _Call:
             if not Path(options.input).is_file():
                 load_clip(options.input, size, fps)  # says what is wrong, before anything is started
             return _from_file(asyncio.create_task(asyncio.to_thread(load_clip, options.input, size, fps)), fps, seconds)
-        if options.codec.framing:  # the codec cuts its own picture out of a larger one
-            size = Size(2 * size.width, 2 * size.height)
-        return from_camera(Camera(options.camera, size, fps), seconds)
+        codec = options.codec
+        sides = 1 + codec.fine + codec.framing  # with framing, the codec cuts its own picture out of a larger one
+        camera = Camera(options.camera, Size(sides * codec.width, sides * codec.height), fps)
+        return from_camera(camera, seconds)
 
     def _on_shown(self, picture: Picture, number: int | None, at_ns: int) -> None:
         if not self._seen:
@@ -251,10 +252,11 @@ async def from_camera(camera: Camera, seconds: float) -> AsyncIterator[Captured]
 
 
 class _Recorder:
-    """Writes what is shown at the time at which it is shown; the file is made at the first picture."""
+    """Writes what is shown at the time at which it is shown; the file is made at the first picture, which in a call
+    with fine keys is smaller than those that follow."""
 
-    def __init__(self, path: Path, fps: float, sound: bool) -> None:
-        self._path, self._fps, self._sound = path, fps, sound
+    def __init__(self, path: Path, codec: CodecOptions, sound: bool) -> None:
+        self._path, self._codec, self._sound = path, codec, sound
         self._file: VideoFile | None = None
         self._start_ns = 0
 
@@ -264,7 +266,9 @@ class _Recorder:
     def add(self, picture: Picture, at_ns: int) -> None:
         if self._file is None:
             height, width = picture.shape[:2]
-            self._file = VideoFile(self._path, width, height, self._fps, sound=self._sound).__enter__()
+            if (width, height) == (self._codec.width, self._codec.height):
+                width, height = self._codec.shown
+            self._file = VideoFile(self._path, width, height, self._codec.fps, sound=self._sound).__enter__()
             self._start_ns = at_ns
         self._file.add(picture, (at_ns - self._start_ns) / 1e9)
 

@@ -77,8 +77,8 @@ def _replace(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def our_codec() -> ClipCodec:
-    """The call's own codec as it ships: `OfflineCodec()` of `streamgc.pipeline.offline`.
+def our_codec(fine: bool = False) -> ClipCodec:
+    """The call's own codec as it ships: `OfflineCodec()` of `streamgc.pipeline.offline`; ``fine`` as there.
 
     Raises BackendMissing in an installation that has none.
     """
@@ -86,7 +86,7 @@ def our_codec() -> ClipCodec:
         maker = importlib.import_module("streamgc.pipeline.offline").OfflineCodec
     except (ImportError, AttributeError) as error:
         raise BackendMissing(f"the sgc codec is not available here ({error})") from error
-    return cast(ClipCodec, maker())
+    return cast(ClipCodec, maker(fine=fine))
 
 
 class _Evaluation:
@@ -260,6 +260,7 @@ def evaluate_call(
     out: str | Path | None = None,
     sheet_rate: float = 5,
     codec: ClipCodec | None = None,
+    fine: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> CallResult:
     """Measures codecs on clips at the call's rates (kbit/s of payload) and R of ours.
@@ -268,14 +269,15 @@ def evaluate_call(
     lacks any), `cache` one that keeps the conventional codecs' rows; without "vgg" in `trunks` the verdict (AlexNet)
     is there three times as fast. `json_path` receives the result; `out` a folder for rows.csv, plots, the contact
     sheet and for each clip a video of all codecs side by side at `sheet_rate`. `codec` stands for "sgc" instead of
-    the shipped one. Raises InputError (clips, model or codec names) or BackendMissing; a clip that shows no person,
-    or a coding that fails, becomes a note of the result.
+    the shipped one, which with `fine` codes pictures of half the size with keys as large as they are. Raises InputError
+    (clips, model or codec names) or BackendMissing; a clip that shows no person, or a coding that fails, becomes a note
+    of the result.
     """
     setting = Setting(size, fps, limit, preset)
     known: dict[str, ClipCodec] = {}
     for name in codecs:
         if name == OURS:
-            known[name] = codec if codec is not None else our_codec()
+            known[name] = codec if codec is not None else our_codec(fine)
         else:
             known[name] = conventional(name, preset)
     run = _Evaluation(

@@ -37,6 +37,7 @@ class BackgroundKeeper:
         self._labels: NDArray[np.uint8] | None = None
         self._imagined: Picture | None = None
         self._synthesised: Picture | None = None
+        self._enlarged: tuple[Picture, Picture] | None = None  # a room, and the same larger
 
     @property
     def remembers(self) -> bool:
@@ -54,10 +55,18 @@ class BackgroundKeeper:
 
     def forget(self) -> None:
         """Drop what came from the sender: it has chosen a stricter mode."""
-        self._remembered = self._labels = self._synthesised = None
+        self._remembered = self._labels = self._synthesised = self._enlarged = None
 
-    def picture(self, mode: Background) -> Picture:
-        """(H, W, 3) to put behind the person."""
+    def picture(self, mode: Background, scale: int = 1) -> Picture:
+        """(H, W, 3) to put behind the person, or ``scale`` times as large."""
+        room = self._room(mode)
+        if scale == 1:
+            return room
+        if self._enlarged is None or self._enlarged[0] is not room:
+            self._enlarged = room, resize(room, scale * room.shape[1], scale * room.shape[0])
+        return self._enlarged[1]
+
+    def _room(self, mode: Background) -> Picture:
         if mode is Background.REPLACE:
             return self._replacement()
         if mode is Background.MEMORY and self._remembered is not None:
@@ -101,8 +110,9 @@ def blend(person: NDArray[np.uint8], alpha: NDArray[np.uint8], background: Pictu
     return mixed
 
 
-def over_room(person: NDArray[np.uint8], background: Picture, real: bool) -> Picture:
-    """The person as a call shows it: G's alpha made crisp, and before the ``real`` room grown by `SEAM` pixels.
+def over_room(person: NDArray[np.uint8], background: Picture, real: bool, scale: int = 1) -> Picture:
+    """The person as a call shows it: G's alpha made crisp, and before the ``real`` room grown by `SEAM` pixels of the
+    code's picture, which is ``scale`` times smaller.
 
     G's alpha is unsure along the edge, and what is unsure would show the background through hair and shoulders. Around
     the person G has painted the room itself, as far as the blanking mask's margin goes: before the real room that rim
@@ -110,7 +120,7 @@ def over_room(person: NDArray[np.uint8], background: Picture, real: bool) -> Pic
     """
     alpha = person[..., 3]
     if real:
-        alpha = grow(alpha, SEAM)
+        alpha = grow(alpha, scale * SEAM)
     return blend(person, CRISP.take(alpha), background)
 
 

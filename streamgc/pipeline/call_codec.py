@@ -34,8 +34,8 @@ from streamgc.scene.observer import Segment
 from streamgc.scene.segmenter import Segmenter
 
 Picture = NDArray[np.uint8]
-SEGMENTER = "segmenter"
-"""The segmenter's role in its model."""
+SEGMENTER, DETAIL = "segmenter", "detail"
+"""Networks of models of their own, each by its role in its model."""
 THREADS_MAX = 4
 """Threads beyond which networks of this size are not worth another."""
 
@@ -57,6 +57,8 @@ class Options(Protocol):
     def preserve(self) -> str: ...
     @property
     def framing(self) -> bool: ...
+    @property
+    def fine(self) -> bool: ...
     @property
     def model(self) -> str: ...
     @property
@@ -92,21 +94,21 @@ class LoadedModels:
         self._choice = choice
         self._cache = cache
         self._loaded: dict[str, Engine] = {}
-        self._locks = {role: threading.Lock() for role in (*self.model.roles, SEGMENTER)}
+        self._locks = {role: threading.Lock() for role in (*self.model.roles, SEGMENTER, DETAIL)}
         self._room: RoomModel | None = None
         self._room_lock = threading.Lock()
         self._segmenter = segmenter
         self._yolo: Segment | None = None
 
     def engine(self, role: str) -> Engine:
-        """A network of the call model, or the segmenter.
+        """A network of the call model, the segmenter, or what enlarges the picture.
 
         The segmenter has one thread: a second one saves it a millisecond and doubles what it costs the machine
         (``docs/results/latency.md``).
         """
         with self._locks[role]:
             if role not in self._loaded:
-                model = ModelStore().open(self._segmenter) if role == SEGMENTER else self.model
+                model = self._model_of(role)
                 choice = self._choice
                 self._loaded[role] = model.load(
                     role,
@@ -117,6 +119,10 @@ class LoadedModels:
                     cache=self._cache,
                 )
             return self._loaded[role]
+
+    def _model_of(self, role: str) -> Model:
+        others = {SEGMENTER: self._segmenter, DETAIL: DETAIL}
+        return ModelStore().open(others[role]) if role in others else self.model
 
     def load_later(self) -> None:
         """Load what only sending needs, and run everything once, on a thread of its own, while the call is being set
@@ -129,7 +135,7 @@ class LoadedModels:
         with contextlib.suppress(StreamGCError):  # whoever needs the network gets the error
             # The first picture shown has a room behind the person.
             self.room()(np.zeros(self.format.grid, np.uint8), 0)
-            for role in ("reference", "generator", *sending):
+            for role in ("reference", "generator", *sending, DETAIL):
                 if threading.main_thread().is_alive():
                     self._rehearse(role)
             _ = self.tables.rows, self.tables.bit_rows
@@ -152,7 +158,7 @@ class LoadedModels:
         return EncoderNetwork(_Late(self, "encoder"), _channel_weights(self.model))
 
     def generator(self) -> GeneratorNetwork:
-        return GeneratorNetwork(_Late(self, "reference"), _Late(self, "generator"))
+        return GeneratorNetwork(*(_Late(self, role) for role in ("reference", "generator", DETAIL)))
 
     def room(self) -> RoomModel:
         """The generator of rooms."""
@@ -195,6 +201,8 @@ class _Late:
 
 
 def _precision(model: Model, role: str, choice: NetworkOptions) -> Precision:
+    if role == DETAIL:
+        return "fp32"  # in fewer bits, places in the picture are off by pixels
     return preferred_precision(model, role, choice.backend) if choice.precision == "auto" else choice.precision
 
 
@@ -274,6 +282,7 @@ def load_codec(options: Options) -> CallCodec:
         background=parse_background(options.background),
         preserve=options.preserve,
         framing=options.framing,
+        fine=options.fine,
     )
     models = LoadedModels(
         options.model,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgc.pipeline.detail import SCALE
 from streamgc.pipeline.looking import View
 from streamgc.pipeline.settings import PictureFormat
 from streamgc.profiling.spans import Spans
@@ -12,6 +15,7 @@ from streamgc.scene.framing import Crop, FramingSettings
 from streamgc.scene.observer import SceneObserver, SceneSettings, SceneStatistics, Segment
 from streamgc.scene.pace import Pace
 from streamgc.scene.policy import parse_policy
+from streamgc.scene.segmenter import as_rgb
 
 CROP_PLACE, CROP_SIZE = 2048, 1024
 """Units of ``codec.sections.Crop``: places in 1/2048, widths in 1/1024 of the source."""
@@ -64,7 +68,9 @@ class SceneEyes:
         crop = _units(seen.crop, picture.shape[1], picture.shape[0]) if self._framing else None
         kept = seen.kept
         people, found, strength = seen.statistics.kept, seen.statistics.found, seen.statistics.strength
-        return View(seen.picture, kept.matte, kept.cells, kept.labels, crop, people, found, strength)
+        height, width = seen.picture.shape[:2]
+        large = partial(seen.crop.cut, as_rgb(picture), SCALE * height, SCALE * width)
+        return View(seen.picture, kept.matte, kept.cells, kept.labels, crop, people, found, strength, large)
 
     def _record(self, started: int, ended: int, statistics: SceneStatistics) -> None:
         """The observer's own times, one after the other, as spans."""

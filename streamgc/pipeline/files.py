@@ -17,16 +17,15 @@ from streamgc.pipeline.call_codec import Options, load_codec
 from streamgc.pipeline.clips import fit, read_clip, reason
 from streamgc.pipeline.networks import NetworkOptions
 from streamgc.pipeline.offline import Stream, decode_file, encode_file, over_original
-from streamgc.pipeline.settings import PictureFormat
 
 Picture = NDArray[np.uint8]
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm")
 
 
-def square_up(pictures: Iterator[Picture], picture_format: PictureFormat) -> Iterator[Picture]:
-    """The middle of each picture in the format's shape."""
+def square_up(pictures: Iterator[Picture], width: int, height: int) -> Iterator[Picture]:
+    """The middle of each picture in another shape."""
     for picture in pictures:
-        yield fit(picture, picture_format.width, picture_format.height)
+        yield fit(picture, width, height)
 
 
 def encode_clip(clip: Path, stream: Path, options: Options, ack_delay_ms: float, limit: int = 0) -> list[int]:
@@ -35,7 +34,8 @@ def encode_clip(clip: Path, stream: Path, options: Options, ack_delay_ms: float,
     first = next(pictures)  # a bad clip is told before models are loaded
     codec = load_codec(options)
     whole = _chain(first, pictures)
-    return encode_file(whole if options.framing else square_up(whole, codec.models.format), stream, codec, ack_delay_ms)
+    shown = codec.settings.shown
+    return encode_file(whole if options.framing else square_up(whole, *shown), stream, codec, ack_delay_ms)
 
 
 def decode_stream(
@@ -48,11 +48,11 @@ def decode_stream(
     opened = decode_file(stream, model, choice)
     pictures = _pictures(opened, original_background)
     if target.suffix.lower() in VIDEO_SUFFIXES:
-        return write_video(target, pictures, opened.format, opened.fps)
+        return write_video(target, pictures, opened.width, opened.height, opened.fps)
     return write_pngs(target, pictures)
 
 
-def write_video(target: Path, pictures: Iterator[Picture], picture_format: PictureFormat, fps: float) -> int:
+def write_video(target: Path, pictures: Iterator[Picture], width: int, height: int, fps: float) -> int:
     """Write pictures as H.264, near lossless; the file appears when it is whole."""
     temporary = target.with_name(f".{target.stem}.partial{target.suffix}")
     count = 0
@@ -61,7 +61,7 @@ def write_video(target: Path, pictures: Iterator[Picture], picture_format: Pictu
         with av.open(str(temporary), "w") as container:
             rate = fractions.Fraction(fps).limit_denominator(1001)
             video = container.add_stream("libx264", rate=rate, options={"crf": "12", "preset": "veryfast"})
-            video.width, video.height, video.pix_fmt = picture_format.width, picture_format.height, "yuv420p"
+            video.width, video.height, video.pix_fmt = width, height, "yuv420p"
             for picture in pictures:
                 container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
                 count += 1
@@ -111,7 +111,7 @@ def _pictures(stream: Stream, original: Path | None) -> Iterator[Picture]:
         for shown in stream.pictures:
             yield shown.picture
         return
-    rooms = square_up(read_clip(original, stream.fps), stream.format)
+    rooms = square_up(read_clip(original, stream.fps), stream.width, stream.height)
     for shown in stream.pictures:
         room = next(rooms, None)
         yield shown.picture if room is None else over_original(shown, room)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from streamgc.codec.sections import PartKind
 from streamgc.codec.still import HASTY_PRESET, KeyChainDecoder, KeyChainEncoder, decode_still, encode_still
 from streamgc.errors import BitstreamError
+from streamgc.pipeline.detail import SCALE, halved
 from streamgc.pipeline.objects import KEY_NUMBERS
 from streamgc.pipeline.settings import PictureFormat
 
@@ -28,7 +29,18 @@ class Key(NamedTuple):
     """A key as both sides see it."""
 
     number: int  # modulo 8
-    picture: Picture
+    picture: Picture  # of the code's size
+    large: Picture | None = None  # as it came, where that is twice as large
+
+
+def key_of(number: int, decoded: Picture, picture_format: PictureFormat) -> Key:
+    """A key of the code's size, or twice that. Raises BitstreamError for one of another size."""
+    height, width = picture_format.height, picture_format.width
+    if decoded.shape[:2] == (height, width):
+        return Key(number, decoded)
+    if decoded.shape[:2] == (SCALE * height, SCALE * width):
+        return Key(number, halved(decoded), decoded)
+    raise BitstreamError(f"a key of {decoded.shape[1]}x{decoded.shape[0]} in a call of {picture_format}")
 
 
 class ChainStart(NamedTuple):
@@ -40,9 +52,10 @@ class ChainStart(NamedTuple):
     picture: Picture  # what the receiver will see
 
 
-def start_chain(picture_format: PictureFormat, crf: int, picture: Picture) -> ChainStart:
-    """Code the first key of a chain: as long as a picture takes, so that a call does it on another thread."""
-    encoder = KeyChainEncoder(picture_format.width, picture_format.height, crf=crf)
+def start_chain(crf: int, picture: Picture) -> ChainStart:
+    """Code the first key of a chain, all of which have its size: as long as a picture takes, so that a call does it on
+    another thread."""
+    encoder = KeyChainEncoder(picture.shape[1], picture.shape[0], crf=crf)
     decoder = KeyChainDecoder()
     data = encoder.encode(picture)
     return ChainStart(encoder, decoder, data, decoder.decode(data))
@@ -124,7 +137,7 @@ class KeySource:
         return list(self._keys).index(number)
 
     def _remember(self, picture: Picture) -> Key:
-        key = Key(self._next, picture)
+        key = key_of(self._next, picture, self._format)
         self._keys[key.number] = key
         self._keys.pop((key.number - HELD_KEYS) % KEY_NUMBERS, None)
         self._next = (self._next + 1) % KEY_NUMBERS
@@ -143,17 +156,17 @@ class KeyStore:
     def accept(self, kind: PartKind, number: int, data: bytes) -> None:
         """Decode a complete key. Raises BitstreamError; the chain is then broken until a new one starts."""
         if kind is PartKind.COARSE_KEY:
-            picture = decode_still(data, self._format.width, self._format.height)
+            key = Key(number, decode_still(data, self._format.width, self._format.height))
         else:
-            picture = self._next_of_chain(data)
-        self._keys[number] = Key(number, picture)
+            key = self._next_of_chain(number, data)
+        self._keys[number] = key
         self._keys.pop((number - HELD_KEYS) % KEY_NUMBERS, None)
         self.newest = number
 
     def get(self, number: int) -> Key | None:
         return self._keys.get(number)
 
-    def _next_of_chain(self, data: bytes) -> Picture:
+    def _next_of_chain(self, number: int, data: bytes) -> Key:
         if not data or data[0] not in (STARTS_CHAIN, FOLLOWS):
             raise BitstreamError("a key of an unknown kind")
         if data[0] == STARTS_CHAIN:
@@ -161,11 +174,8 @@ class KeyStore:
         if self._decoder is None:
             raise BitstreamError("a key that builds on one which is not there")
         try:
-            picture = self._decoder.decode(data[1:])
+            key = key_of(number, self._decoder.decode(data[1:]), self._format)
         except BitstreamError:
             self._decoder = None
             raise
-        if picture.shape[:2] != (self._format.height, self._format.width):
-            self._decoder = None
-            raise BitstreamError(f"a key of {picture.shape[1]}x{picture.shape[0]} in a call of {self._format}")
-        return picture
+        return key

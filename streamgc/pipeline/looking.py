@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -19,6 +20,7 @@ class View(NamedTuple):
     people: int  # kept
     found: int = 0  # people in the picture, kept or not
     strength: float = 1.0  # below 1 while what was kept last fades out because nobody is found; 0 when it is gone
+    large: Callable[[], NDArray[np.uint8]] | None = None  # makes the same picture twice as large, (2H, 2W, 3)
 
 
 class Eyes(Protocol):

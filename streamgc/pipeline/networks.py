@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgc.codec.symbols import LEAST_CHANNELS, MAX_CHANNELS, Code
+from streamgc.pipeline.detail import fine_part
 from streamgc.runtime.engine import Precision
 
 Picture = NDArray[np.uint8]
@@ -32,6 +33,14 @@ class KeyFeatures(NamedTuple):
     f4: Floats
     f8: Floats
     f16: Floats
+    fine: Floats | None = None  # (1, 1, 2H, 2W) of a key that came twice as large
+
+
+class Made(NamedTuple):
+    """What the generator makes."""
+
+    person: NDArray[np.uint8]  # RGB + alpha, (H, W, 4)
+    flow: Floats  # (1, 2, H/8, W/8): where in the key each place comes from, in pixels (x, y)
 
 
 class NetworkOptions(NamedTuple):
@@ -59,19 +68,20 @@ class EncoderNetwork:
 
 
 class GeneratorNetwork:
-    """The reference features and G."""
+    """The reference features, G, and what makes its picture twice as large."""
 
-    def __init__(self, reference: Runs, generator: Runs) -> None:
-        self._reference, self._generator = reference, generator
+    def __init__(self, reference: Runs, generator: Runs, detail: Runs | None = None) -> None:
+        """``detail``: the network of `networks.detail`, for keys that come twice as large."""
+        self._reference, self._generator, self._detail = reference, generator, detail
 
-    def features(self, key: Picture) -> KeyFeatures:
-        """Run once a key (H, W, 3)."""
+    def features(self, key: Picture, large: Picture | None = None) -> KeyFeatures:
+        """Run once a key (H, W, 3), which may have come ``large``, (2H, 2W, 3)."""
         out = self._reference.run({"key": key[None]})
         f4, f8, f16 = (np.asarray(out[name], np.float32) for name in ("f4", "f8", "f16"))
-        return KeyFeatures(key, f4, f8, f16)
+        return KeyFeatures(key, f4, f8, f16, None if large is None or self._detail is None else fine_part(large))
 
-    def generate(self, code: Code, plane: NDArray[np.uint8], key: KeyFeatures) -> NDArray[np.uint8]:
-        """RGB + alpha (H, W, 4) of a code, a plane (h, w) and a key."""
+    def generate(self, code: Code, plane: NDArray[np.uint8], key: KeyFeatures) -> Made:
+        """The picture of a code, a plane (h, w) and a key."""
         symbols = np.zeros((1, MAX_CHANNELS, *code.grid), np.float32)
         symbols[0, : code.channels] = code.symbols
         present = np.zeros_like(symbols)
@@ -87,4 +97,17 @@ class GeneratorNetwork:
             "f8": key.f8,
             "f16": key.f16,
         }
-        return np.asarray(self._generator.run(feeds)["picture"][0], np.uint8)
+        out = self._generator.run(feeds)
+        return Made(np.asarray(out["picture"][0], np.uint8), np.asarray(out["flow"], np.float32))
+
+    def enlarge(self, made: Made, key: KeyFeatures) -> NDArray[np.uint8]:
+        """RGB + alpha (2H, 2W, 4) with the fine structure of a key that has any; else what was made, as it is."""
+        if self._detail is None or key.fine is None:
+            return made.person
+        feeds: dict[str, NDArray[np.generic]] = {
+            "person": made.person[None],
+            "flow": made.flow,
+            "key": key.picture[None],
+            "fine": key.fine,
+        }
+        return np.asarray(self._detail.run(feeds)["shown"][0], np.uint8)

@@ -13,15 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgc.codec.message import Background
+from streamgc.codec.still import resize
 from streamgc.codec.stream_file import StreamHeader, StreamReader, StreamWriter
 from streamgc.errors import InputError, ModelMismatch
 from streamgc.pipeline.background import composite, over_room
 from streamgc.pipeline.call_codec import CallCodec, LoadedModels
+from streamgc.pipeline.detail import SCALE
 from streamgc.pipeline.looking import Eyes
 from streamgc.pipeline.networks import NetworkOptions
 from streamgc.pipeline.receiver import Receiver, Shown
 from streamgc.pipeline.sender import Sender
-from streamgc.pipeline.settings import BLANK, PictureFormat, SenderSettings
+from streamgc.pipeline.settings import BLANK, CELL, PictureFormat, SenderSettings
 from streamgc.profiling.spans import Spans
 
 Picture = NDArray[np.uint8]
@@ -74,8 +76,7 @@ def encode_file(
     picture_format, settings = codec.models.format, codec.settings
     header = StreamHeader(
         codec.models.model.hash,
-        picture_format.width,
-        picture_format.height,
+        *settings.shown,
         Fraction(settings.fps).limit_denominator(1001),
         *picture_format.grid,
     )
@@ -94,9 +95,10 @@ def encode_file(
 
 
 class Stream(NamedTuple):
-    """An opened ``.sgcv`` file's format and its pictures, decoded one by one."""
+    """An opened ``.sgcv`` file: size and rate of its pictures, and these, decoded one by one."""
 
-    format: PictureFormat
+    width: int
+    height: int
     fps: float
     pictures: Iterator[Shown]
 
@@ -108,23 +110,32 @@ def decode_file(source: Path, model: str, choice: NetworkOptions | None = None) 
     """
     with StreamReader(source) as reader:
         header = reader.header
-    picture_format = PictureFormat(header.width, header.height)
+    scale = SCALE if header.rows and header.height == SCALE * CELL * header.rows else 1
+    picture_format = PictureFormat(header.width // scale, header.height // scale)
     if (header.rows, header.columns) != picture_format.grid:
         raise ModelMismatch(f"the stream has {header.rows}x{header.columns} cells, {picture_format} has others")
     models = LoadedModels(model, picture_format, choice or NetworkOptions())
     header.require_model(models.model.hash)
     codec = CallCodec(models, SenderSettings(format=picture_format, fps=float(header.fps)))
-    return Stream(picture_format, float(header.fps), _decoded(source, codec))
+    return Stream(header.width, header.height, float(header.fps), _decoded(source, codec, header.width, header.height))
 
 
-def _decoded(source: Path, codec: CallCodec) -> Iterator[Shown]:
-    picture_format = codec.models.format
-    grey = np.full((picture_format.height, picture_format.width, 3), BLANK, np.uint8)
-    last = Shown(grey, 0, np.zeros((*grey.shape[:2], 4), np.uint8), None, Background.MEMORY)
+def _decoded(source: Path, codec: CallCodec, width: int, height: int) -> Iterator[Shown]:
+    grey = np.full((height, width, 3), BLANK, np.uint8)
+    last = Shown(grey, 0, np.zeros((height, width, 4), np.uint8), None, Background.MEMORY)
     with StreamReader(source) as reader:
         for shown in decode_messages(reader, codec.receiver(Spans(enabled=False))):
-            last = shown or last
+            last = last if shown is None else _sized(shown, width, height)
             yield last
+
+
+def _sized(shown: Shown, width: int, height: int) -> Shown:
+    """A picture of the stream's size: before the first fine key they are smaller."""
+    if shown.picture.shape[:2] == (height, width):
+        return shown
+    alpha = resize(np.repeat(shown.person[..., 3:], 3, -1), width, height)[..., :1]
+    person = np.concatenate([resize(shown.person[..., :3], width, height), alpha], -1)
+    return shown._replace(picture=resize(shown.picture, width, height), person=person)
 
 
 def over_original(shown: Shown, original: Picture) -> Picture:
@@ -148,19 +159,26 @@ class OfflineCodec:
     """
 
     def __init__(
-        self, model: str = "lite", choice: NetworkOptions | None = None, eyes: Callable[[], Eyes] | None = None
+        self,
+        model: str = "lite",
+        choice: NetworkOptions | None = None,
+        eyes: Callable[[], Eyes] | None = None,
+        fine: bool = False,
     ) -> None:
-        self._model, self._choice, self._eyes = model, choice or NetworkOptions(), eyes
+        """``fine``: pictures are coded at half their size, with keys as large as they are."""
+        self._model, self._choice, self._eyes, self._fine = model, choice or NetworkOptions(), eyes, fine
         self._models: LoadedModels | None = None
 
     def encode(self, frames: Sequence[Picture], fps: float, kbps: float, ack_delay_ms: float) -> OfflineResult:
         """``frames`` of one size, (H, W, 3) RGB uint8; without framing, so that places stay comparable."""
         if not frames:
             raise InputError("there is no frame in the clip")
-        picture_format = PictureFormat(frames[0].shape[1], frames[0].shape[0])
+        scale = SCALE if self._fine else 1
+        height, width = frames[0].shape[:2]
+        picture_format = PictureFormat(width // scale, height // scale)
         if self._models is None or self._models.format != picture_format:
             self._models = LoadedModels(self._model, picture_format, self._choice)
-        settings = SenderSettings(picture_format, fps, kbps, Background.REPLACE, framing=False)
+        settings = SenderSettings(picture_format, fps, kbps, Background.REPLACE, framing=False, fine=self._fine)
         codec = CallCodec(self._models, settings)
         quiet = Spans(enabled=False)
         sender = codec.sender(quiet, self._eyes() if self._eyes else None, live=False)
@@ -176,7 +194,9 @@ class OfflineCodec:
             receiver.receive(frame.message)
             now = receiver.render()
             decoded = time.perf_counter()
-            shown.append(over_room(now.person, grey, real=True) if now else (shown[-1] if shown else grey))
+            if now is not None:
+                now = _sized(now, width, height)
+            shown.append(over_room(now.person, grey, True, scale) if now else (shown[-1] if shown else grey))
             sizes.append(len(frame.message))
             encode_ms.append((encoded - started) * 1e3)
             decode_ms.append((decoded - encoded) * 1e3)

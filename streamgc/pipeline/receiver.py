@@ -46,7 +46,7 @@ class Shown(NamedTuple):
 
     picture: Picture
     number: int
-    person: NDArray[np.uint8]  # RGB + alpha, (H, W, 4)
+    person: NDArray[np.uint8]  # RGB + alpha, (H, W, 4); twice as large, like the picture, where the key is
     crop: Crop | None
     background: Background
 
@@ -122,11 +122,13 @@ class Receiver:
                 return None
             with self._spans("generate"):
                 plane = np.where(ready.code.keep, np.uint8(KEPT), np.uint8(SYNTHESISED))
-                person = self._generator.generate(ready.code, plane, features)
+                made = self._generator.generate(ready.code, plane, features)
+            with self._spans("enlarge"):
+                person = self._generator.enlarge(made._replace(person=self._steadier.show(made.person)), features)
             with self._spans("composite"):
-                person = self._steadier.show(person)
                 real = ready.background is Background.MEMORY and self._background.remembers
-                picture = over_room(person, self._background.picture(ready.background), real)
+                scale = person.shape[0] // self._format.height
+                picture = over_room(person, self._background.picture(ready.background, scale), real, scale)
         return Shown(picture, ready.number, person, self._crop, ready.background)
 
     def _switch_mode(self, mode: Background) -> None:
@@ -183,7 +185,7 @@ class Receiver:
         features = self._features.get(number)
         if features is None or features.picture is not key.picture:
             with self._spans("reference"):
-                features = self._generator.features(key.picture)
+                features = self._generator.features(key.picture, key.large)
             self._features = {n: f for n, f in self._features.items() if self._keys.get(n) is not None}
             self._features[number] = features
         return features

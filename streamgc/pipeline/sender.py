@@ -18,9 +18,11 @@ from streamgc.codec.labels import encode_labels
 from streamgc.codec.message import Background, Kind, Message
 from streamgc.codec.quantise import quantise
 from streamgc.codec.sections import Crop, Part, PartKind, parse_feedback
+from streamgc.codec.still import resize
 from streamgc.codec.symbols import MAX_CHANNELS, MIXED, Code
 from streamgc.codec.tables import Tables
 from streamgc.pipeline.budget import PACKET_BYTES, SLICE_BYTES, Budget, Shares
+from streamgc.pipeline.detail import SCALE, doubled
 from streamgc.pipeline.history import History, unwrap
 from streamgc.pipeline.keys import ChainStart, Key, KeySource, start_chain
 from streamgc.pipeline.looking import Eyes, View
@@ -43,6 +45,8 @@ ALIKE = 0.3
 """Part of a cell's weight that does not depend on how much it differs from the key."""
 LARGEST_WEIGHT = 5.0
 """A cell weighs at most so many times the mean, and at least this part of it, before the mean is made 1."""
+FINE_CRF = 7
+"""Keys of twice the width and height are coded so much coarser: what they lose is less than what a small one lacks."""
 CROP_REPEAT = 15
 """Frames after which the crop is said again, for a receiver that missed it."""
 
@@ -89,7 +93,7 @@ class Sender:
         self._eyes, self._encoder, self._tables = eyes, encoder, tables
         self._spans = Spans(enabled=False) if spans is None else spans
         self._budget = Budget(settings.kbps, settings.fps, shares)
-        self._keys = KeySource(settings.format, self._budget.shares.crf)
+        self._keys = KeySource(settings.format, self._budget.shares.crf + (FINE_CRF if settings.fine else 0))
         self._objects = ObjectSender()
         self._history = History()
         self._confirmed: set[int] = set()
@@ -202,7 +206,7 @@ class Sender:
         elif not under_way and self._aged(key, error := _error(view, kept, key)):
             early = self._budget.grants_early_key(error)
             if early or self._budget.affords_key:
-                number, data = self._keys.make(kept)
+                number, data = self._keys.make(self._key_picture(view, kept))
                 self._budget.key_made(len(data), early)
                 self._send_key(view, kept, number, data, PACKET_BYTES if early else self._budget.slice_bytes)
                 if all(key is not held for held in self._keys.choice):
@@ -225,13 +229,21 @@ class Sender:
     def _begin_chain(self, view: View, kept: Picture) -> None:
         """Have the chain's first key coded, or take it when that is done."""
         if self._beginning is None:
-            start = partial(start_chain, self.settings.format, self._keys.crf, kept)
+            start = partial(start_chain, self._keys.crf, self._key_picture(view, kept))
             self._beginning = _Beginning(_submitted(start, self._executor), view, kept)
         coded, view, kept = self._beginning
         if coded.done():
             self._beginning = None
             number, data = self._keys.begin(coded.result())
             self._send_key(view, kept, number, data, SLICE_BYTES)  # small slices: what is lost is mended on any path
+
+    def _key_picture(self, view: View, kept: Picture) -> Picture:
+        """What a key shows: what is kept of the picture, twice as large if keys are to be fine."""
+        if not self.settings.fine:
+            return kept
+        size = SCALE * kept.shape[1], SCALE * kept.shape[0]
+        large = view.large() if view.large is not None else resize(view.picture, *size)
+        return blanked(large, doubled(view.matte))
 
     def _send_key(self, view: View, kept: Picture, number: int, data: bytes, slice_bytes: int) -> None:
         self._objects.add(PartKind.KEY, number, data, slice_bytes)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from streamgc.codec.message import Background
 from streamgc.errors import InputError
+from streamgc.pipeline.detail import SCALE
 
 CELL = 16
 """Picture pixels along a side of a code cell."""
@@ -50,6 +51,14 @@ class SenderSettings:
     preserve: str = "all"
     framing: bool = True
     """Follow the kept people with a smooth crop."""
+    fine: bool = False
+    """Keys twice as wide and high as the code's picture, and so is what the receiver shows."""
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Width and height of what the receiver shows."""
+        scale = SCALE if self.fine else 1
+        return scale * self.format.width, scale * self.format.height
 
 
 def parse_format(text: str) -> PictureFormat:

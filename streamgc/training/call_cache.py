@@ -108,7 +108,7 @@ def _cache_clips(
     starts, key_index = [0], []
     for clip in clips:
         print(f"clip {clip.name}", flush=True)
-        for picture in square_up(read_clip(clip, FPS, settings.clip_frames), FORMAT):
+        for picture in square_up(read_clip(clip, FPS, settings.clip_frames), SQUARE, SQUARE):
             frames.append(picture)
             masks.append(person(picture))
         chosen = list(range(starts[-1], len(frames), KEY_EVERY))
@@ -161,7 +161,7 @@ def _some(folder: Path, most: int, chance: random.Random) -> Iterator[Path]:
 
 
 def _square(image: Image.Image) -> Picture:
-    return next(square_up(iter([np.asarray(image)]), FORMAT))
+    return next(square_up(iter([np.asarray(image)]), SQUARE, SQUARE))
 
 
 def _save(folder: Path, **arrays: Any) -> None:

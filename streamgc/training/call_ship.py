@@ -35,7 +35,7 @@ NETWORKS = {
     "reference": (("key",), ("f4", "f8", "f16"), {"key": PICTURE}),
     "generator": (
         ("symbols", "present", "plane", "key", "f4", "f8", "f16"),
-        ("picture",),
+        ("picture", "flow"),
         {
             "symbols": CELLS,
             "present": CELLS,

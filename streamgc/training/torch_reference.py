@@ -71,6 +71,10 @@ def _architecture(model: Model, role: str) -> nn.Module:
         from streamgc.networks.segmenter import Segmenter, SegmenterGraph
 
         return SegmenterGraph(Segmenter())
+    elif model.family == "detail":
+        from streamgc.networks.detail import Detail
+
+        return Detail()
     elif model.family == "room":
         from streamgc.networks.room import RoomGenerator, ShippedRoom
 
