@@ -61,6 +61,16 @@ def test_what_is_fine_is_what_enlarging_the_small_picture_lacks() -> None:
     assert np.abs(fine_part(np.full_like(large, 77))).max() < 1e-3
 
 
+def test_the_edge_of_the_mask_is_not_fine_structure() -> None:
+    large = textured(1)[0]
+    large[:, : 2 * 40] = 128
+    fine = np.abs(fine_part(large)[0, 0])
+    assert fine[:, : 2 * 40 + 2].max() == 0
+    assert fine[:, 2 * 40 + 8 :].mean() > 20
+    grey = np.where(textured(1)[0] > 100, 150, 106).astype(np.uint8)  # 128 in the mean, but not even
+    assert np.abs(fine_part(grey)).mean() > 15
+
+
 def test_a_blanking_mask_grows_pixel_by_pixel() -> None:
     matte = np.zeros((HEIGHT, WIDTH), np.uint8)
     matte[10:20, 30:50] = 255

@@ -7,9 +7,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgc.pipeline.detail import SCALE
 from streamgc.pipeline.looking import View
-from streamgc.pipeline.settings import PictureFormat
+from streamgc.pipeline.settings import SCALE, PictureFormat
 from streamgc.profiling.spans import Spans
 from streamgc.scene.framing import Crop, FramingSettings
 from streamgc.scene.observer import SceneObserver, SceneSettings, SceneStatistics, Segment

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from streamgc.codec.sections import PartKind
 from streamgc.codec.still import HASTY_PRESET, KeyChainDecoder, KeyChainEncoder, decode_still, encode_still
 from streamgc.errors import BitstreamError
-from streamgc.pipeline.detail import SCALE, halved
+from streamgc.pipeline.detail import halved
 from streamgc.pipeline.objects import KEY_NUMBERS
-from streamgc.pipeline.settings import PictureFormat
+from streamgc.pipeline.settings import SCALE, PictureFormat
 
 Picture = NDArray[np.uint8]
 COARSE_BYTES = 400

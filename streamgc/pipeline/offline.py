@@ -18,12 +18,11 @@ from streamgc.codec.stream_file import StreamHeader, StreamReader, StreamWriter
 from streamgc.errors import InputError, ModelMismatch
 from streamgc.pipeline.background import composite, over_room
 from streamgc.pipeline.call_codec import CallCodec, LoadedModels
-from streamgc.pipeline.detail import SCALE
 from streamgc.pipeline.looking import Eyes
 from streamgc.pipeline.networks import NetworkOptions
 from streamgc.pipeline.receiver import Receiver, Shown
 from streamgc.pipeline.sender import Sender
-from streamgc.pipeline.settings import BLANK, CELL, PictureFormat, SenderSettings
+from streamgc.pipeline.settings import BLANK, CELL, SCALE, PictureFormat, SenderSettings
 from streamgc.profiling.spans import Spans
 
 Picture = NDArray[np.uint8]

@@ -22,14 +22,14 @@ from streamgc.codec.still import resize
 from streamgc.codec.symbols import MAX_CHANNELS, MIXED, Code
 from streamgc.codec.tables import Tables
 from streamgc.pipeline.budget import PACKET_BYTES, SLICE_BYTES, Budget, Shares
-from streamgc.pipeline.detail import SCALE, doubled
+from streamgc.pipeline.detail import doubled
 from streamgc.pipeline.history import History, unwrap
 from streamgc.pipeline.keys import ChainStart, Key, KeySource, start_chain
 from streamgc.pipeline.looking import Eyes, View
 from streamgc.pipeline.networks import EncoderNetwork
 from streamgc.pipeline.objects import ObjectSender
 from streamgc.pipeline.room import RoomCollector
-from streamgc.pipeline.settings import BLANK, SenderSettings
+from streamgc.pipeline.settings import BLANK, SCALE, SenderSettings
 from streamgc.profiling.spans import Spans
 
 Picture = NDArray[np.uint8]

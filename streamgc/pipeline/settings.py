@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from streamgc.codec.message import Background
 from streamgc.errors import InputError
-from streamgc.pipeline.detail import SCALE
 
 CELL = 16
 """Picture pixels along a side of a code cell."""
 SMALLEST, LARGEST = 64, 1024
 """Sides of the code picture in pixels."""
+SCALE = 2
+"""A large key's side over the code picture's."""
 BLANK = 128
 """RGB value of what is not kept, in the encoder's input and in key pictures."""
 
