@@ -36,7 +36,7 @@ def room(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("verify", "nothing"), "no model 'nothing'; there are: lite"),
+        (("verify", "nothing"), "no model 'nothing'; there are: detail"),
         (("verify", "room", "--size", "100x100"), "multiples of 16"),
         (("verify", "room", "--size", "big"), "--size big: write WxH"),
         (("verify", "room", "--precision", "fp8"), "'fp8' is not one of"),

@@ -137,6 +137,13 @@ def _input(values: Feeds, name: str, shape: tuple[int, ...], index: int) -> Arra
         array = np.ones(shape, np.float32)
     elif name == "seed":
         array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    elif name == "person":
+        array = np.concatenate([values["picture"], values["matte"]], -1)
+    elif name == "flow":
+        y, x = np.mgrid[0 : shape[-2], 0 : shape[-1]].astype(np.float32)
+        array = np.stack([3 * np.sin(x / 5 + index), 2 * np.cos(y / 5)])[None].astype(np.float32)
+    elif name == "fine":
+        array = np.random.default_rng(0).normal(0, 6, shape).astype(np.float32)
     elif name == "symbols":
         array = np.random.default_rng(0).integers(-2, 3, shape).astype(np.float32)
     else:
