@@ -65,6 +65,14 @@ def test_nothing_is_added_where_the_picture_is_another_one() -> None:
     np.testing.assert_array_equal(run(other, (0, 0), large)[..., :3], 30)
 
 
+def test_skin_takes_no_structure_from_cloth_of_the_same_brightness() -> None:
+    large = textured()
+    grey = np.full((HEIGHT, WIDTH, 3), 125, np.uint8)
+    skin = np.full((HEIGHT, WIDTH, 3), (160, 112, 100), np.uint8)
+    assert run(grey, (0, 0), large)[..., 0].std() > 3
+    assert run(skin, (0, 0), large)[..., 0].std() < 0.5
+
+
 @pytest.mark.parametrize("size", [(128, 160), (256, 256), (144, 256)])
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_what_ships_is_the_same_network_at_any_size(size: tuple[int, int], backend: str) -> None:

@@ -15,11 +15,9 @@ from streamgc.networks.lite import REST
 
 SCALE = 2
 """The large picture's side over the small one's."""
-LUMA = (0.299, 0.587, 0.114)
-"""Brightness of red, green and blue (ITU-R BT.601). Keys carry colour at half their size, so what is fine is
-brightness."""
-ALIKE = 12.0
-"""Grey levels between the moved key and G's picture, mean of a place's surroundings, from which on nothing is added."""
+ALIKE = 14.0
+"""Grey levels between the moved key and G's picture, in the colour that differs most, mean of a place's surroundings,
+from which on nothing is added."""
 POOL = 4
 """Pixels of the small picture along the side of a place."""
 CUBIC = -0.5
@@ -30,7 +28,6 @@ class Detail(nn.Module):
     """``person`` u8 (1, H, W, 4) RGB + alpha as G makes it, ``flow`` f32 (1, 2, H/8, W/8) in pixels of that picture,
     ``key`` u8 (1, H, W, 3), ``fine`` f32 (1, 1, 2H, 2W) in grey levels → u8 (1, 2H, 2W, 4)."""
 
-    luma: Tensor
     spread: Tensor
 
     def __init__(self) -> None:
@@ -38,14 +35,14 @@ class Detail(nn.Module):
         self.enlarge = Twice(4, cubic=True)
         self.enlarge_flow = Twice(2, cubic=False)
         self.enlarge_share = Twice(1, cubic=False)
-        self.register_buffer("luma", torch.tensor([*LUMA, 0.0]).view(1, 4, 1, 1))
         self.register_buffer("spread", torch.tensor([1.0, 1.0, 1.0, 0.0]).view(4, 1, 1, 1))
 
     def forward(self, person: Tensor, flow: Tensor, key: Tensor, fine: Tensor) -> Tensor:
         small = person.float().permute(0, 3, 1, 2)
         flow = F.softshrink(F.interpolate(flow, scale_factor=8.0, mode="bilinear", align_corners=False), REST)
-        moved = _along(F.conv2d(key.float().permute(0, 3, 1, 2), self.luma[:, :3]), flow)
-        apart = F.avg_pool2d((moved - F.conv2d(small, self.luma)).abs(), POOL)
+        moved = _along(key.float().permute(0, 3, 1, 2), flow)
+        # Of the three colours the one that differs most: cloth and skin may be equally bright.
+        apart = F.avg_pool2d((moved - small[:, :3]).abs().amax(1, keepdim=True), POOL)
         apart = F.avg_pool2d(F.pad(apart, (1, 1, 1, 1), mode="replicate"), 3, 1)
         share = (1 - apart / ALIKE).clamp(0, 1)
         for _ in range(3):  # from a place of `POOL` pixels to half a pixel
@@ -88,7 +85,7 @@ def _cubic(place: float) -> list[float]:
 
 
 def _along(source: Tensor, flow: Tensor) -> Tensor:
-    """Sample ``source`` (1, 1, a, b) at each place plus ``flow`` (1, 2, a, b), in its own pixels; as `lite.warp`, but
+    """Sample ``source`` (1, C, a, b) at each place plus ``flow`` (1, 2, a, b), in its own pixels; as `lite.warp`, but
     in the layout that sampling wants from the start."""
     height, width = source.shape[-2:]
     columns = torch.arange(width, device=source.device, dtype=torch.float32).view(1, 1, width, 1)

@@ -10,7 +10,8 @@ from streamgc.pipeline.settings import BLANK, SCALE
 
 Picture = NDArray[np.uint8]
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""Brightness of red, green and blue (ITU-R BT.601)."""
+"""Brightness of red, green and blue (ITU-R BT.601). Keys carry colour at half their size, so what is fine is
+brightness."""
 
 BLANK_ERROR = 8
 """Grey levels that AV1 may have put it off by."""
