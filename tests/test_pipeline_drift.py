@@ -26,7 +26,7 @@ EVERY = 8
 @pytest.mark.slow
 def test_a_minute_on_different_engines_stays_together() -> None:
     pytest.importorskip("onnxruntime")
-    clip = list(square_up(read_clip(packaged_clip(), FPS, 150), FORMAT))
+    clip = list(square_up(read_clip(packaged_clip(), FPS, 150), FORMAT.width, FORMAT.height))
     there_and_back = cycle([*clip, *clip[-2:0:-1]])
     settings = SenderSettings(FORMAT, FPS, 6.0, Background.REPLACE, framing=False)
     quiet = Spans(enabled=False)
