@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from streamgc.call.codec import CodecOptions
+from streamgc.call.sources import packaged_clip
 from streamgc.codec.message import Background
 from streamgc.codec.sections import PartKind
 from streamgc.codec.still import KeyChainEncoder
 from streamgc.errors import BitstreamError
 from streamgc.pipeline.detail import doubled, fine_part, halved
+from streamgc.pipeline.files import decode_stream, encode_clip
 from streamgc.pipeline.keys import STARTS_CHAIN, KeyStore, key_of
 from streamgc.pipeline.looking import View
+from streamgc.pipeline.networks import NetworkOptions
 from streamgc.pipeline.settings import SenderSettings
 from tests.pipeline_fakes import FORMAT, BoxEyes, keeper, receiver, sender
 
@@ -162,3 +168,12 @@ def test_the_room_is_enlarged_once() -> None:
 def test_the_settings_say_what_is_shown() -> None:
     assert SenderSettings(FORMAT).shown == (WIDTH, HEIGHT)
     assert SenderSettings(FORMAT, fine=True).shown == (2 * WIDTH, 2 * HEIGHT)
+
+
+def test_a_stream_with_fine_keys_is_decoded_at_their_size(tmp_path: Path) -> None:
+    options = CodecOptions(fine=True, framing=False, background="replace")
+    assert options.shown == (512, 512)
+    assert len(encode_clip(Path(packaged_clip()), tmp_path / "call.sgcv", options, 130.0, limit=8)) == 8
+    assert decode_stream(tmp_path / "call.sgcv", tmp_path / "frames", "lite", NetworkOptions()) == 8
+    sizes = {Image.open(path).size for path in (tmp_path / "frames").iterdir()}
+    assert sizes == {(512, 512)}, "those before the first fine key, too"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from streamgc.errors import InputError
+from streamgc.pipeline.settings import SCALE
 from streamgc.profiling.spans import Spans
 from streamgc.rtc.pictures import Picture, PictureReceiver, PictureSender
 from streamgc.runtime.engine import Precision
@@ -37,7 +38,8 @@ class CodecOptions:
     @property
     def shown(self) -> tuple[int, int]:
         """Width and height of what the peer sees."""
-        return (2 * self.width, 2 * self.height) if self.fine else (self.width, self.height)
+        scale = SCALE if self.fine else 1
+        return scale * self.width, scale * self.height
 
 
 class Codec(Protocol):

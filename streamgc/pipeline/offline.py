@@ -109,7 +109,7 @@ def decode_file(source: Path, model: str, choice: NetworkOptions | None = None) 
     """
     with StreamReader(source) as reader:
         header = reader.header
-    scale = SCALE if header.rows and header.height == SCALE * CELL * header.rows else 1
+    scale = SCALE if header.height == SCALE * CELL * header.rows else 1
     picture_format = PictureFormat(header.width // scale, header.height // scale)
     if (header.rows, header.columns) != picture_format.grid:
         raise ModelMismatch(f"the stream has {header.rows}x{header.columns} cells, {picture_format} has others")
