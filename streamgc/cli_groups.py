@@ -221,6 +221,38 @@ def evaluate_call(
     typer.echo(f"R {result.r['geomean']}  by rate {result.r['by_rate']}")
 
 
+@evaluate.command("newcomer")
+def evaluate_newcomer(
+    clips: Annotated[list[Path], typer.Argument(help="Video files, each of one person.")],
+    rates: Annotated[str, typer.Option(help="Payload rates in kbit/s, comma-separated.")] = "3,5,10",
+    at: Annotated[float, typer.Option(help="Seconds from the beginning until something comes in.")] = 6.0,
+    second: Annotated[Path | None, typer.Option(help="A clip whose person comes in, besides a drawn cup.")] = None,
+    selfie: Annotated[Path | None, typer.Option(help="selfie_segmentation.tflite, with --second.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="PNG file: what was sent above what was shown.")] = None,
+) -> None:
+    """How soon a call shows a cup, or a second person, that comes into the picture."""
+    from streamgc.evaluation import newcomers
+    from streamgc.evaluation.call import our_codec
+    from streamgc.evaluation.clips import load_clip
+    from streamgc.evaluation.person import PersonMask
+
+    if second is not None and selfie is None:
+        raise InputError("--second needs --selfie, which says where its person is")
+    mask, codec, strips = PersonMask(selfie) if selfie else None, our_codec(), []
+    for path in clips:
+        clip = load_clip(path)
+        cases = [newcomers.with_cup(clip, at)]
+        if second is not None and mask is not None:
+            cases.append(newcomers.with_person(clip, load_clip(second), mask, at))
+        for case in cases:
+            for rate in rates.split(","):
+                arrival, shown = newcomers.judge(case, codec, clip.fps, float(rate))
+                typer.echo(arrival)
+                strips.append(newcomers.strip(case, shown, clip.fps))
+    if picture is not None:
+        newcomers.write_picture(picture, strips)
+
+
 @evaluate.command("transport")
 def evaluate_transport(
     json: Annotated[Path, typer.Option(help="File for the figures; runs that it has already are kept.")] = Path(

@@ -72,7 +72,8 @@ class StandInSender:
         size = CODE_BYTES[number % len(CODE_BYTES)] * LAYOUT_PART[budget.shares.layout]
         code = max(2, round(size * (budget.strength / RECORDED_STRENGTH) ** -FALL))
         again = not objects.unsent(PartKind.KEY)
-        room = budget.start_bytes(again) if starting else budget.object_bytes(code)
+        key = objects.unconfirmed(PartKind.KEY)
+        room = budget.start_bytes(again) if starting else budget.object_bytes(code, key)
         parts = tuple(objects.take(room, number, budget.narrow, budget.burst_bytes(code, again=starting and again)))
         layout, picture = budget.shares.layout, bytes(code)
         message = Message(Kind.PICTURE, number % 256, Background.MEMORY, layout=layout, picture=picture, parts=parts)

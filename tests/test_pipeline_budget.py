@@ -38,12 +38,12 @@ def test_an_early_key_is_the_starts_and_there_is_one() -> None:
     assert budget.grants_early_key(EARLY_ERROR + 1)
     assert not budget.grants_early_key(EARLY_ERROR - 1)
     budget.key_made(700, early=True)
-    assert budget.object_bytes(30) == 700
+    assert budget.object_bytes(30, 700) == 700
     owed = budget.frame_bytes
     budget.spent(30 + 700, start=False)
     other.spent(30, start=False)
     assert budget.frame_bytes < owed, "it is paid back slowly"
-    assert budget.object_bytes(30) <= other.object_bytes(30) + 40, "it is not taken from what is saved up"
+    assert budget.object_bytes(30, 0) <= other.object_bytes(30, 0) + 40, "it is not taken from what is saved up"
     assert not budget.grants_early_key(50)
 
 
@@ -83,7 +83,7 @@ def test_codes_cost_what_is_aimed_at_although_bytes_are_saved_for_keys() -> None
         if not key and budget.affords_key:
             key = 900
             budget.key_made(key)
-        part = min(key, budget.object_bytes(code))
+        part = min(key, budget.object_bytes(code, key))
         key -= part
         if frame >= 5 * FPS:
             codes, wanted = codes + code, wanted + budget.code_bytes
@@ -99,8 +99,8 @@ def test_a_key_leaves_whole_where_the_path_is_not_narrow() -> None:
         while not each.affords_key:
             each.spent(0, start=False)
         each.key_made(1500)
-    assert budget.object_bytes(30) >= 1500
-    assert narrow.object_bytes(30) < 1000
+    assert budget.object_bytes(30, 1500) >= 1500
+    assert narrow.object_bytes(30, 1500) < 1000
     budget.spent(1530, start=False)
     waited = 0
     while not budget.affords_key:

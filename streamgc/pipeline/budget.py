@@ -30,8 +30,12 @@ sat down, and a key saved up for comes after three seconds."""
 EARLY_ERROR = 14.0
 """Mean difference of key and picture, in grey levels, from which that is done."""
 KEY_AHEAD = 2.0
-"""So many times a key's usual cost may be spent before it is saved up, so that a large key leaves whole: its last slice
-would come two seconds later. It is paid back before the next."""
+"""So many times a key's usual cost may be spent before it is saved up, without a word to λ; what is spent is paid back
+before the next key. A key leaves whole whatever it costs: its last slice would come seconds later."""
+LENDING_SECONDS = 3.0
+"""So long after the start, which overdraws the rate and has its own early key, something new may be shown on credit."""
+LENDING_KEYS = 1.5
+"""It is lent where no more than so many times a key's usual cost is owed."""
 SAVED_SECONDS = 4.0
 """So much of the rate may be saved up for a key, or spent ahead of time."""
 PAY_BACK_SECONDS = 60.0
@@ -105,6 +109,14 @@ class Budget:
         """Whether enough is saved up for another key."""
         return self._spare >= 0.8 * self._key_cost
 
+    @property
+    def lends_key(self) -> bool:
+        """Whether a key may be borrowed for, because it shows something new: where not much is owed for the last.
+        It takes the place of the next that would have been saved up for, so the rate of a minute is the same. On a
+        narrow path it would not leave whole."""
+        settled = self._since_start >= LENDING_SECONDS * self.fps
+        return settled and not self.narrow and self._spare >= -LENDING_KEYS * self._key_cost
+
     def grants_early_key(self, error: float) -> bool:
         """Whether a key whose error (mean grey levels) is this large may be replaced on the start's account."""
         first, last = (seconds * self.fps for seconds in EARLY_SECONDS)
@@ -116,13 +128,14 @@ class Budget:
         some of it was lost, a packet at a time."""
         return PACKET_BYTES if again or self.narrow else START_BYTES
 
-    def object_bytes(self, code: int) -> int:
+    def object_bytes(self, code: int, key: int) -> int:
         """Bytes of long objects beside a frame's code of so many once the call runs: what is saved up, and, where the
-        path is not narrow, `KEY_AHEAD` keys more, so that each leaves whole; that is paid back before the next."""
+        path is not narrow, `KEY_AHEAD` keys more, and in any case the ``key`` that is under way, in bytes: that leaves
+        whole, and is paid back before the next."""
         if self._early_bytes:
             return self._early_bytes
         ahead = 0.0 if self.narrow else KEY_AHEAD * self._key_cost
-        return max(0, int(self._spare + ahead + self.frame_bytes) - code)
+        return max(0 if self.narrow else key, int(self._spare + ahead + self.frame_bytes) - code)
 
     def burst_bytes(self, code: int, again: bool = False) -> float:
         """Of long objects, once so many bytes are beside a frame's code no other slice begins: on a narrow path, and
@@ -149,7 +162,8 @@ class Budget:
         if self._unpaid <= 0:
             self._owed = self._unpaid = 0.0
         limit = self.kbps * 125 * SAVED_SECONDS
-        self._spare = max(-limit, min(limit, self._spare + self.frame_bytes - message))
+        least = -(limit + KEY_AHEAD * self._key_cost)
+        self._spare = max(least, min(limit, self._spare + self.frame_bytes - message))
 
     def key_made(self, size: int, early: bool = False) -> None:
         """A key that follows another has so many bytes; an ``early`` one leaves whole, on the start's account."""

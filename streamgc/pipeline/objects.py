@@ -72,6 +72,16 @@ class ObjectSender:
             if at is None
         )
 
+    def unconfirmed(self, kind: PartKind) -> int:
+        """Bytes of a kind that the receiver is not known to hold."""
+        return sum(
+            len(data)
+            for o in self._objects
+            if o.kind == kind
+            for index, data in enumerate(o.slices)
+            if index not in o.confirmed
+        )
+
     def take(self, budget: int, frame: int, narrow: bool = False, burst: float = inf) -> list[Part]:
         """Slices for this frame's message, at most ``budget`` bytes, none begun after ``burst``; a coarse key every
         time until confirmed, on a ``narrow`` path only as often as everything else."""

@@ -27,6 +27,7 @@ from streamgc.pipeline.history import History, unwrap
 from streamgc.pipeline.keys import ChainStart, Key, KeySource, start_chain
 from streamgc.pipeline.looking import Eyes, View
 from streamgc.pipeline.networks import EncoderNetwork
+from streamgc.pipeline.news import Change, News, unseen
 from streamgc.pipeline.objects import ObjectSender
 from streamgc.pipeline.room import RoomCollector
 from streamgc.pipeline.settings import BLANK, SCALE, SenderSettings
@@ -39,6 +40,9 @@ grey levels since the key was made: the error of its coding is no reason for ano
 OTHER_KEY_RATIO = 0.95
 """Another key is taken up when its error is below this share of that of the key in use: whoever turns and turns back is
 shown with the key of before, for no bits but those of a code without reference."""
+UNSEEN_WEIGHT = 5.0
+"""What a key does not show at all counts so many times as much as other differences: it would vanish whenever a key
+from before it came is nearer for the rest."""
 LABELS_CHANGED = 0.08
 """Share of cells with another label above which the map is sent again."""
 ALIKE = 0.3
@@ -73,6 +77,18 @@ class _Beginning(NamedTuple):
     kept: Picture
 
 
+class _Fit(NamedTuple):
+    """How well a key fits a picture."""
+
+    key: Key
+    error: float  # mean difference in grey levels
+    unseen: NDArray[np.float32]  # what the key does not show, see `news.unseen`
+
+    def distance(self, view: View) -> float:
+        """The mean difference, and what no motion makes good weighs more."""
+        return self.error + UNSEEN_WEIGHT * float(self.unseen.sum()) / max(1, int(view.keep.sum()))
+
+
 class Sender:
     """Encodes pictures. ``encode`` runs on one worker thread; feedback and requests may come from another."""
 
@@ -99,6 +115,7 @@ class Sender:
         self._confirmed: set[int] = set()
         self._executor = executor
         self._beginning: _Beginning | None = None
+        self._news = News()
         self._room = RoomCollector(settings.format, settings.fps, executor)
         self._labels: NDArray[np.uint8] | None = None
         self._label_number = 0
@@ -169,7 +186,10 @@ class Sender:
         with self._spans("code"):
             payload = encode_code(code, reference, age, self._tables)
             again = not self._objects.unsent(PartKind.KEY)
-            budget = self._budget.start_bytes(again) if starting else self._budget.object_bytes(len(payload))
+            if starting:
+                budget = self._budget.start_bytes(again)
+            else:
+                budget = self._budget.object_bytes(len(payload), self._objects.unconfirmed(PartKind.KEY))
             allowed = self._budget.burst_bytes(len(payload), again=starting and again)
             parts = tuple(self._objects.take(budget, number, self._budget.narrow, allowed))
             message = self._message(view, number, age, key, payload, code.layout, parts)
@@ -199,31 +219,32 @@ class Sender:
             self._objects.add(PartKind.COARSE_KEY, number, data, len(data))
             assert self._keys.coarse is not None
             return self._keys.coarse  # the chain begins with the next frame: both at once would hold up this one
-        key = self._fitting(view, kept)
+        fit = self._fitting(view, kept)
+        news = self._news.see(fit.unseen > 0, self._budget.fps)
         under_way = self._objects.pending(PartKind.KEY) or self._objects.pending(PartKind.COARSE_KEY)
         if not self._keys.started:
             self._begin_chain(view, kept)
-        elif not under_way and self._aged(key, error := _error(view, kept, key)):
-            early = self._budget.grants_early_key(error)
-            if early or self._budget.affords_key:
+        elif not under_way and self._aged(fit):
+            early = self._budget.grants_early_key(fit.error)
+            saved = self._budget.affords_key and news is not Change.ARRIVES
+            if early or saved or (news is Change.STAYS and self._budget.lends_key):
                 number, data = self._keys.make(self._key_picture(view, kept))
                 self._budget.key_made(len(data), early)
                 self._send_key(view, kept, number, data, PACKET_BYTES if early else self._budget.slice_bytes)
-                if all(key is not held for held in self._keys.choice):
+                if all(fit.key is not held for held in self._keys.choice):
                     # The new key takes the place of the oldest: where it arrives whole with this frame, that is gone.
-                    key = self._fitting(view, kept)
-        return key
+                    fit = self._fitting(view, kept)
+        return fit.key
 
-    def _fitting(self, view: View, kept: Picture) -> Key:
+    def _fitting(self, view: View, kept: Picture) -> _Fit:
         """Of the keys that the receiver holds the one that is nearest to the picture; rather the newest, or the one in
         use."""
-        choice = self._keys.choice
-        errors = {key.number: _error(view, kept, key) for key in choice}
-        in_use = next((key for key in choice if key.number == self._key_in_use), choice[-1])
-        best = min(choice, key=lambda key: errors[key.number])
-        if errors[best.number] < OTHER_KEY_RATIO * errors[in_use.number]:
+        fits = [_Fit(key, _error(view, kept, key), unseen(kept, key.picture, view.keep)) for key in self._keys.choice]
+        in_use = next((fit for fit in fits if fit.key.number == self._key_in_use), fits[-1])
+        best = min(fits, key=lambda fit: fit.distance(view))
+        if best.distance(view) < OTHER_KEY_RATIO * in_use.distance(view):
             in_use = best
-        self._key_in_use = in_use.number
+        self._key_in_use = in_use.key.number
         return in_use
 
     def _begin_chain(self, view: View, kept: Picture) -> None:
@@ -248,11 +269,12 @@ class Sender:
     def _send_key(self, view: View, kept: Picture, number: int, data: bytes, slice_bytes: int) -> None:
         self._objects.add(PartKind.KEY, number, data, slice_bytes)
         self._key_errors[number] = _error(view, kept, self._keys.newest)
+        self._news.forget()
 
-    def _aged(self, key: Key, error: float) -> bool:
-        """Whether the picture, which differs from the key by ``error`` grey levels, has moved away from it."""
-        made_with = self._key_errors.get(key.number, 0.0)
-        return error > NEW_KEY_RATIO * made_with + NEW_KEY_OFFSET
+    def _aged(self, fit: _Fit) -> bool:
+        """Whether the picture has moved away from the key."""
+        made_with = self._key_errors.get(fit.key.number, 0.0)
+        return fit.error > NEW_KEY_RATIO * made_with + NEW_KEY_OFFSET
 
     def _offer_room(self, view: View) -> None:
         """Feed the room's collector; queue what the background mode calls for."""
