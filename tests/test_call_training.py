@@ -18,6 +18,7 @@ from streamgc.errors import BackendMissing, TrainingError
 from streamgc.evaluation.clips import load_clip
 from streamgc.evaluation.faces import FaceFinder
 from streamgc.evaluation.identity import FaceIdentity
+from streamgc.training.averaging import averaged
 from streamgc.training.call_adversary import Adversary
 from streamgc.training.call_cache import CacheSettings, add_faces, build_cache
 from streamgc.training.call_designs import CONDITIONAL
@@ -35,7 +36,7 @@ from streamgc.training.call_samples import (
     kept_change,
 )
 from streamgc.training.call_settings import CallTraining
-from streamgc.training.call_ship import averaged, load_checkpoint
+from streamgc.training.call_ship import load_checkpoint
 from streamgc.training.face_weights import face_finder
 from streamgc.training.together import Together
 from tests.test_call_sources import write_talking

@@ -340,3 +340,23 @@ def test_a_missing_cache_or_checkpoint_is_a_training_error(tmp_path: Path) -> No
         Items(tmp_path)
     with pytest.raises(TrainingError, match="no usable checkpoint"):
         load_checkpoint(tmp_path / "none.pt")
+
+
+def test_what_ships_may_be_the_mean_with_the_weights_before(tmp_path: Path) -> None:
+    from streamgc.training.segmenter_ship import load_blend
+
+    torch.manual_seed(4)
+    one, two = Segmenter(), Segmenter()
+    torch.save({"average": one.state_dict(), "spent": 90.0, "step": 7}, tmp_path / "checkpoint.pt")
+    before = tmp_path / "before.safetensors"
+    save_file({name: value.contiguous() for name, value in two.state_dict().items()}, str(before))
+    alone, _ = load_blend(tmp_path / "checkpoint.pt", None)
+    assert all(torch.equal(value, one.state_dict()[name]) for name, value in alone.state_dict().items())
+    mean, spent = load_blend(tmp_path / "checkpoint.pt", before)
+    assert spent == {"minutes": 1.5, "steps": 7.0}
+    assert not mean.training
+    name = next(name for name, value in one.state_dict().items() if value.is_floating_point())
+    assert torch.allclose(mean.state_dict()[name], (one.state_dict()[name] + two.state_dict()[name]) / 2)
+    assert not torch.equal(one.state_dict()[name], two.state_dict()[name])
+    with pytest.raises(TrainingError, match="no usable checkpoint"):
+        load_blend(tmp_path / "checkpoint.pt", tmp_path / "none.safetensors")

@@ -96,17 +96,20 @@ def train_command(
     processes: Annotated[int, typer.Option(help="Processes of one thread that train together.")] = 2,
     precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is faster here.")] = "auto",
     ship: Annotated[Path | None, typer.Option(help="Write the finished model's folder here.")] = None,
+    blend: Annotated[
+        Path | None, typer.Option(help="Ship the mean with these weights: those the training began from.")
+    ] = None,
 ) -> None:
     """Train the segmenter by the clock and, if asked, export it."""
     from streamgc.training.segmenter import PRECISIONS, SegmenterSettings, person_iou, train_segmenter
-    from streamgc.training.segmenter_ship import load_checkpoint, ship_segmenter
+    from streamgc.training.segmenter_ship import load_blend, ship_segmenter
 
     if precision != "auto" and precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: one of auto, {', '.join(PRECISIONS)}")
     settings = SegmenterSettings(data, teachers, run, start, minutes, precision=precision, processes=processes)  # type: ignore[arg-type]
     checkpoint = train_segmenter(settings)
-    network, _ = load_checkpoint(checkpoint)
+    network, _ = load_blend(checkpoint, blend)
     score = person_iou(network, data, "ccp")
     typer.echo(f"person IoU on CCP validation: {score:.3f}")
     if ship is not None:
-        ship_segmenter(checkpoint, run / "cache", ship, {"person IoU, CCP validation": round(score, 3)})
+        ship_segmenter(checkpoint, run / "cache", ship, {"person IoU, CCP validation": round(score, 3)}, blend=blend)

@@ -21,6 +21,7 @@ from streamgc.pipeline.networks import CHANNEL_WEIGHTS, EncoderNetwork, Generato
 from streamgc.runtime.engine import load_engine
 from streamgc.runtime.parity import require
 from streamgc.runtime.store import MANIFEST, write_model_json
+from streamgc.training.averaging import averaged
 from streamgc.training.call_channels import channel_weights
 from streamgc.training.call_designs import ALIGNED
 from streamgc.training.call_model import CallModel
@@ -73,15 +74,6 @@ def load_checkpoint(path: Path) -> tuple[CallModel, int]:
     except (OSError, KeyError, RuntimeError) as error:
         raise TrainingError(f"no usable checkpoint at {path}: {error}") from error
     return model.eval(), steps
-
-
-@torch.no_grad()
-def averaged(model: CallModel, other: CallModel) -> CallModel:
-    """The mean of both, weight by weight; good where one was trained on from the other ("Model soups", Wortsman et al.,
-    ICML 2022)."""
-    theirs = other.state_dict()
-    model.load_state_dict({name: (value + theirs[name]) / 2 for name, value in model.state_dict().items()})
-    return model
 
 
 def ship_call_model(

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from streamgc.errors import TrainingError
 from streamgc.networks.segmenter import Segmenter, SegmenterGraph, parameter_count
@@ -20,6 +21,7 @@ from streamgc.runtime.onnx_passes import load_model, save_model, store_half_weig
 from streamgc.runtime.parity import require
 from streamgc.runtime.store import MANIFEST, FileEntry, NetworkEntry, model_hash, sha256_of
 from streamgc.scene.labels import LABEL_NAMES
+from streamgc.training.averaging import averaged
 from streamgc.training.export import export_onnx, parity, quantise_int8
 from streamgc.training.segmenter_data import Items
 from streamgc.training.segmenter_scenes import SceneMaker
@@ -43,16 +45,26 @@ selfie segmentation, YOLOX-nano and DeepLab v3 MobileNet v2 (all Apache-2.0).
 
 
 def load_checkpoint(path: Path) -> tuple[Segmenter, dict[str, float]]:
-    """The averaged network of a training's checkpoint, in evaluation mode, and {minutes, steps}; raises
-    TrainingError."""
+    """The averaged network of a training's checkpoint, or of shipped weights, in evaluation mode, and {minutes, steps};
+    raises TrainingError."""
     try:
-        state = torch.load(path, weights_only=True)
+        if path.suffix == ".safetensors":
+            weights = {name: v.float() if v.is_floating_point() else v for name, v in load_file(path).items()}
+            state: dict[str, Any] = {"average": weights, "spent": 0.0, "step": 0}
+        else:
+            state = torch.load(path, weights_only=True)
         network = Segmenter()
         network.load_state_dict(state["average"])
-    except (OSError, KeyError, RuntimeError) as error:
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise TrainingError(f"no usable checkpoint at {path}: {error}") from error
     network.eval()
     return network, {"minutes": round(state["spent"] / 60, 1), "steps": float(state["step"])}
+
+
+def load_blend(checkpoint: Path, blend: Path | None) -> tuple[Segmenter, dict[str, float]]:
+    """`load_checkpoint`, but the mean with the weights of ``blend``, if any."""
+    network, spent = load_checkpoint(checkpoint)
+    return (network if blend is None else averaged(network, load_checkpoint(blend)[0])), spent
 
 
 def calibration_frames(cache: Path, count: int, seed: int = 7) -> Iterator[dict[str, npt.NDArray[np.uint8]]]:
@@ -63,12 +75,20 @@ def calibration_frames(cache: Path, count: int, seed: int = 7) -> Iterator[dict[
         yield {"frame": np.ascontiguousarray(maker.draw(rng, 256, 256).frame)[None]}
 
 
-def ship_segmenter(checkpoint: Path, cache: Path, folder: Path, measured: Mapping[str, Any], int8: bool = True) -> Path:
+def ship_segmenter(
+    checkpoint: Path,
+    cache: Path,
+    folder: Path,
+    measured: Mapping[str, Any],
+    int8: bool = True,
+    blend: Path | None = None,
+) -> Path:
     """Export a checkpoint, check every variant against torch, and put the model's folder in place; returns it.
 
-    measured: figures for the card, by name. Raises TrainingError when an export is not the same network.
+    measured: figures for the card, by name. blend: weights to take the mean with, mostly those that the training began
+    from. Raises TrainingError when an export is not the same network.
     """
-    network, spent = load_checkpoint(checkpoint)
+    network, spent = load_blend(checkpoint, blend)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         staged = Path(scratch) / "staged"
