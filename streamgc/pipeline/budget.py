@@ -58,7 +58,7 @@ class Shares:
 
 SHARES = (
     (4.0, Shares(2, 0.22, 35)),
-    (math.inf, Shares(MIXED, 0.28, 33)),
+    (math.inf, Shares(MIXED, 0.28, 31)),
 )
 """Upper limits in kbit/s and what holds below them."""
 

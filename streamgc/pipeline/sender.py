@@ -49,7 +49,7 @@ ALIKE = 0.3
 """Part of a cell's weight that does not depend on how much it differs from the key."""
 LARGEST_WEIGHT = 5.0
 """A cell weighs at most so many times the mean, and at least this part of it, before the mean is made 1."""
-FINE_CRF = 7
+FINE_CRF = 9
 """Keys of twice the width and height are coded so much coarser: what they lose is less than what a small one lacks."""
 CROP_REPEAT = 15
 """Frames after which the crop is said again, for a receiver that missed it."""
