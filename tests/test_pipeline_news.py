@@ -115,6 +115,15 @@ def test_a_cup_that_comes_into_a_call_is_shown_within_a_second(kbps: float) -> N
     assert len(shown) == len(scene.frames)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kbps", [3.0, 5.0, 10.0])
+def test_a_minute_in_which_something_comes_in_keeps_to_the_rate(kbps: float) -> None:
+    calm = calm_clip().frames
+    scene = Clip("minute.mp4", "0" * 16, [calm[n % (len(calm) - 1)] for n in range(900)], 15)
+    sizes = our_codec().encode(with_cup(scene, at=6.0).frames, 15, kbps, 130)[1]
+    assert sum(sizes) * 8 / 60 / 1000 == pytest.approx(kbps, rel=0.1)
+
+
 def test_a_call_that_never_shows_it_is_told_so() -> None:
     class Blind:
         """Shows the clip as it was, whatever comes in."""

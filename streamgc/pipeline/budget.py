@@ -162,7 +162,7 @@ class Budget:
         if self._unpaid <= 0:
             self._owed = self._unpaid = 0.0
         limit = self.kbps * 125 * SAVED_SECONDS
-        least = -(limit + KEY_AHEAD * self._key_cost)
+        least = -limit - (0.0 if self.narrow else KEY_AHEAD * self._key_cost)
         self._spare = max(least, min(limit, self._spare + self.frame_bytes - message))
 
     def key_made(self, size: int, early: bool = False) -> None:
