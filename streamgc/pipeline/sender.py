@@ -239,13 +239,19 @@ class Sender:
     def _fitting(self, view: View, kept: Picture) -> _Fit:
         """Of the keys that the receiver holds the one that is nearest to the picture; rather the newest, or the one in
         use."""
-        fits = [_Fit(key, _error(view, kept, key), unseen(kept, key.picture, view.keep)) for key in self._keys.choice]
-        in_use = next((fit for fit in fits if fit.key.number == self._key_in_use), fits[-1])
-        best = min(fits, key=lambda fit: fit.distance(view))
-        if best.distance(view) < OTHER_KEY_RATIO * in_use.distance(view):
-            in_use = best
-        self._key_in_use = in_use.key.number
-        return in_use
+        choice = self._keys.choice
+        used = next((key for key in choice if key.number == self._key_in_use), choice[-1])
+        best = _Fit(used, _error(view, kept, used), unseen(kept, used.picture, view.keep))
+        nearest = OTHER_KEY_RATIO * best.distance(view)
+        for key in choice:
+            error = _error(view, kept, key)
+            if key is used or error >= nearest:  # what the key does not show is dear to find, and comes on top
+                continue
+            fit = _Fit(key, error, unseen(kept, key.picture, view.keep))
+            if fit.distance(view) < nearest:
+                best, nearest = fit, fit.distance(view)
+        self._key_in_use = best.key.number
+        return best
 
     def _begin_chain(self, view: View, kept: Picture) -> None:
         """Have the chain's first key coded, or take it when that is done."""
