@@ -3,6 +3,8 @@ connection."""
 
 import asyncio
 import contextlib
+import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -114,7 +116,9 @@ async def _run_peers(peers: list[PeerOptions], limit_s: float, update: Callable[
         for process in processes:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
-                    process.terminate()
+                    # Not process.terminate(): that asks whether the process has ended and takes its code away from the
+                    # thread that waits for it, which then prints that the process is unknown.
+                    os.kill(process.pid, signal.SIGTERM)
         for process in processes:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(5):
