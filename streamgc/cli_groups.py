@@ -238,6 +238,8 @@ def evaluate_newcomer(
 
     if second is not None and selfie is None:
         raise InputError("--second needs --selfie, which says where its person is")
+    if picture is not None and not picture.absolute().parent.is_dir():
+        raise InputError(f"--picture {picture}: there is no such folder")
     mask, codec, strips = PersonMask(selfie) if selfie else None, our_codec(), []
     for path in clips:
         clip = load_clip(path)

@@ -13,7 +13,7 @@ from streamgc.call.sources import packaged_clip
 from streamgc.cli import main
 from streamgc.evaluation.call import our_codec
 from streamgc.evaluation.clips import Clip, load_clip, write_video
-from streamgc.evaluation.newcomers import PERSON_SECONDS, judge, strip, with_cup, with_person
+from streamgc.evaluation.newcomers import PERSON_SECONDS, judge, strip, with_cup, with_person, write_picture
 from streamgc.pipeline.budget import LENDING_SECONDS, Budget
 from streamgc.pipeline.news import ARRIVING_SECONDS, NEW_CELLS, NEW_LEVEL, NEW_SECONDS, Change, News, unseen
 from tests.evaluation_clips import ToyCodec, clip, person
@@ -148,6 +148,17 @@ def test_a_second_person_comes_in_from_the_right_and_rests() -> None:
     assert len(columns) > 10
     assert len(set(columns)) == 1
     np.testing.assert_array_equal(newcomer.frames[14], base.frames[14])
+    still = with_person(base, small._replace(frames=small.frames[:1]), person, at=1.0)
+    np.testing.assert_array_equal(still.frames[-1], still.frames[-2])
+
+
+def test_strips_of_short_and_long_clips_are_one_picture(tmp_path: Path) -> None:
+    short, long = np.full((4, 6, 3), 9, np.uint8), np.full((4, 10, 3), 7, np.uint8)
+    write_picture(tmp_path / "both.png", [short, long])
+    written = np.asarray(Image.open(tmp_path / "both.png"))
+    assert written.shape == (8, 10, 3)
+    assert [written[0, 5, 0], written[0, 6, 0], written[7, 9, 0]] == [9, 0, 7]
+    assert [path.name for path in tmp_path.iterdir()] == ["both.png"]
 
 
 def test_the_command_says_one_line_for_each_and_writes_the_picture(
@@ -167,5 +178,8 @@ def test_the_command_says_one_line_for_each_and_writes_the_picture(
     assert Image.open(picture).size[1] == 512
     assert exit_code(*arguments, "--second", source) == 2
     assert "--selfie" in capsys.readouterr().err
-    assert exit_code(source, "--at", "600") == 2
-    assert "ends before" in capsys.readouterr().err
+    for at, said in (("600", "ends before"), ("-1", "before the clip begins")):
+        assert exit_code(source, "--at", at) == 2
+        assert said in capsys.readouterr().err
+    assert exit_code(source, "--picture", tmp_path / "none" / "newcomer.png") == 2
+    assert "no such folder" in capsys.readouterr().err

@@ -23,6 +23,7 @@ from streamgc.evaluation.person import Mask
 from streamgc.evaluation.rivals import ClipCodec
 
 SHOWN_SHARE = 0.25
+"""Part of the difference without the thing up to which it counts as shown."""
 CUP_PART, PERSON_PART = 0.27, 0.6
 """Height of the thing in parts of the picture's."""
 CUP_SECONDS, PERSON_SECONDS = 0.4, 0.55
@@ -71,7 +72,7 @@ class _Thing(Protocol):
 
 
 def with_cup(clip: Clip, at: float) -> Newcomer:
-    """A red cup that rises before the chest ``at`` so many seconds. Raises InputError where the clip is too short."""
+    """A red cup that rises before the chest ``at`` so many seconds. Raises InputError where that is not in the clip."""
     height, width = clip.frames[0].shape[:2]
     side = round(CUP_PART * height)
     picture = Image.new("RGB", (side, side))
@@ -95,7 +96,7 @@ def with_person(clip: Clip, second: Clip, selfie: Callable[[Frame], Mask], at: f
 
     def person(index: int) -> tuple[Frame, NDArray[np.float32]]:
         last = len(second.frames) - 1
-        turn = index % (2 * last)  # there and back: no jump where the clip ends
+        turn = index % max(1, 2 * last)  # there and back: no jump where the clip ends
         frame = second.frames[min(turn, 2 * last - turn)]
         mask = Image.fromarray(selfie(frame).astype(np.uint8) * 255).resize((side, side), Image.Resampling.BILINEAR)
         smaller = Image.fromarray(frame).resize((side, side), Image.Resampling.BILINEAR)
@@ -142,9 +143,10 @@ def strip(newcomer: Newcomer, shown: Sequence[Frame], fps: int) -> Frame:
 
 
 def write_picture(path: Path, strips: Sequence[Frame]) -> None:
-    """Strips under each other, as a PNG, through a temporary name."""
+    """Strips under each other, as a PNG, through a temporary name; short clips' are filled up with black."""
     part = path.with_suffix(".part.png")
-    Image.fromarray(np.vstack(strips)).save(part)
+    widest = max(one.shape[1] for one in strips)
+    Image.fromarray(np.vstack([np.pad(one, ((0, 0), (0, widest - one.shape[1]), (0, 0))) for one in strips])).save(part)
     part.replace(path)
 
 
@@ -152,6 +154,8 @@ def _laid_over(
     clip: Clip, thing: str, picture_of: _Thing, path: Sequence[tuple[int, int]], at: float, steps: int
 ) -> Newcomer:
     enters = round(at * clip.fps)
+    if enters < 0:
+        raise InputError(f"nothing can come in before the clip begins, after {at:g} seconds")
     if enters + steps >= len(clip.frames):
         raise InputError(f"{clip.name} ends before anything could come in after {at:g} seconds")
     frames = list(clip.frames)
