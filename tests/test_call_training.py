@@ -23,7 +23,17 @@ from streamgc.training.call_adversary import Adversary
 from streamgc.training.call_cache import CacheSettings, add_faces, build_cache
 from streamgc.training.call_designs import CONDITIONAL
 from streamgc.training.call_losses import NEW_LIMIT, SINGLED_OUT, Losses, novelty
-from streamgc.training.call_model import MIXED, RICH_PRICE, CallModel, CallRun, CallTrainer, rich_cells, train_call
+from streamgc.training.call_model import (
+    MIXED,
+    PAINTED,
+    RICH_PRICE,
+    CallModel,
+    CallRun,
+    CallTrainer,
+    planes,
+    rich_cells,
+    train_call,
+)
 from streamgc.training.call_samples import (
     FACE_NUMBERS,
     FACE_WEIGHT,
@@ -175,6 +185,20 @@ def test_rich_cells_are_those_that_change(folder: Path) -> None:
     prices = trainer._prices(np.array([2, MIXED]))[:, :, 0, 0]
     assert prices[0].tolist() == pytest.approx([trainer.beta[2]] * 8)
     assert prices[1].tolist() == pytest.approx([trainer.beta[2]] * 2 + [RICH_PRICE * trainer.beta[8]] * 6)
+
+
+def test_a_painted_sample_has_the_key_of_another_and_all_of_its_code(folder: Path) -> None:
+    trainer = CallTrainer(Cache(folder), folder / "none", CallTraining(samples=SMALL, threads=1))
+    counts = np.array([2, PAINTED, MIXED])
+    keys = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 3, 128, 128)
+    assert trainer._keys(keys, counts)[:, 0, 0, 0].tolist() == [0, 0, 2]
+    kept = torch.ones(3, 1, 8, 8)
+    present = trainer._present(counts, torch.ones(3, 1, 128, 128), kept)
+    assert present[1].min() == 1
+    assert trainer._prices(counts)[1, :, 0, 0].tolist() == pytest.approx([RICH_PRICE * trainer.beta[8]] * 8)
+    lost = planes(kept, np.random.default_rng(0), np.array([1.0, 0.0, 1.0]))[:, 2]
+    assert lost[1].sum() == 0
+    assert min(lost[0].sum(), lost[2].sum()) > 0
 
 
 def test_two_processes_train_one_call_model(folder: Path, tmp_path: Path) -> None:

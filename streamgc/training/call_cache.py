@@ -28,9 +28,9 @@ FORMAT = PictureFormat(SQUARE, SQUARE)
 FPS = 15.0
 KEY_EVERY = 8
 """Frames between the keys of a clip."""
-CHAIN_QUALITIES = (38, 48, 58)
+CHAIN_QUALITIES = (31, 38, 50)
 """CRF of the chains made of every clip; a fourth version of each key is the coarse one."""
-STILL_QUALITIES = (36, 42, 48, 54, 60)
+STILL_QUALITIES = (28, 32, 36, 42, 50)
 COARSE_CRF, COARSE_SHRINK = 50, 2
 MARGIN = 6
 """Pixels around the person that the blanking mask adds."""

@@ -37,10 +37,12 @@ RICH_SHARES = (0.03, 0.35)
 """Least and largest share of the kept cells that are rich in a mixed sample."""
 LEAST = 2
 """Channels of every kept cell."""
-RICH_PRICE = 0.25
+RICH_PRICE = 0.1
 """β of what rich cells add, in parts of that of eight channels everywhere."""
 MIXED = 0
 """Stands for a channel count: two channels in most cells, eight in the rich ones."""
+PAINTED = -1
+"""Stands for a channel count: eight channels everywhere, as cheap as rich cells; the key is of another picture."""
 
 
 class Prior(nn.Module):
@@ -77,10 +79,11 @@ def kept_cells(matte: Tensor) -> Tensor:
     return (F.avg_pool2d(matte, CELL) > 0.04).float()
 
 
-def planes(kept: Tensor, random: np.random.Generator, lost_share: float) -> Tensor:
-    """One-hot plane (B, 3, h, w) with lost cells drawn at random in some samples."""
+def planes(kept: Tensor, random: np.random.Generator, lost_shares: NDArray[np.float64]) -> Tensor:
+    """One-hot plane (B, 3, h, w) with lost cells drawn at random in some samples, each by its share of ``lost_shares``
+    (B,)."""
     lost = torch.zeros_like(kept)
-    for i in range(kept.shape[0]):
+    for i, lost_share in enumerate(lost_shares):
         if random.random() < lost_share:
             share = 1.0 if random.random() < 0.15 else random.uniform(0.05, 0.5)
             lost[i] = torch.from_numpy(random.random(kept.shape[1:]) < share).float()
@@ -193,12 +196,14 @@ class CallTrainer:
     def step(self, samples: Samples) -> None:
         """One update on two pictures a sample: the older one also serves as the context of the newer one's bits."""
         model, batch = self.model, samples.key.shape[0]
-        counts = self.random.choice([2, 2, 4, 8], batch)
+        counts = self.random.choice([2, 2, 2, 4, 8], batch)
         counts[self.random.random(batch) < self.settings.mixed_share] = MIXED
-        key = samples.key.contiguous(memory_format=torch.channels_last)
+        counts[self.random.random(batch) < self.settings.painted_share] = PAINTED
+        key = self._keys(samples.key, counts).contiguous(memory_format=torch.channels_last)
         features = model.reference(key)
         before = torch.zeros(batch, CHANNELS, samples.pictures.shape[-2] // CELL, samples.pictures.shape[-1] // CELL)
         loss = torch.zeros(())
+        lost_shares = np.where(counts == PAINTED, 0.0, self.settings.lost_share)
         pictures = []
         for index in range(2):
             truth, matte, person = samples.pictures[:, index], samples.mattes[:, index], samples.persons[:, index]
@@ -209,12 +214,13 @@ class CallTrainer:
             blanked = torch.where(matte > 0, truth, torch.full_like(truth, 0.5))
             latent = model.encoder(blanked, matte, key)
             symbols, hard = quantise(latent)
-            made = model.generator(symbols, present, planes(kept, self.random, self.settings.lost_share), key, features)
+            made = model.generator(symbols, present, planes(kept, self.random, lost_shares), key, features)
             part, mse = self.losses(made, truth, matte, person, attention, self.random, sharp=index == 1)
             loss = loss + part
             pictures.append(made.picture)
             self._note("psnr", -10 * math.log10(float(mse) + 1e-9))
             if index == 1:
+                self._note_painted(made.picture, truth, matte, counts)
                 loss = loss + self._rate(latent, hard, before, present, kept, counts)
                 copied = ((key - truth) ** 2 * matte * person).sum() / ((matte * person).sum() * 3 + 1)
                 self._note("copy", -10 * math.log10(float(copied) + 1e-9))
@@ -233,10 +239,17 @@ class CallTrainer:
         self._note("loss", float(loss.detach()))
         self._average_weights()
 
+    def _keys(self, keys: Tensor, counts: Counts) -> Tensor:
+        """The keys (B, 3, S, S), but of another sample where the code is to paint everything: drawing what no key shows
+        is learned from whole pictures, not from the few cells of a picture that are new."""
+        painted = torch.from_numpy(counts == PAINTED).view(-1, 1, 1, 1)
+        return torch.where(painted, keys.roll(1, 0), keys)
+
     def _present(self, counts: Counts, news: Tensor, kept: Tensor) -> Tensor:
         """Which channels each cell carries, (B, 8, h, w)."""
         number = torch.arange(CHANNELS).view(1, CHANNELS, 1, 1)
-        least = torch.from_numpy(np.where(counts == MIXED, LEAST, counts)).view(-1, 1, 1, 1)
+        everywhere = np.select([counts == MIXED, counts == PAINTED], [LEAST, CHANNELS], counts)
+        least = torch.from_numpy(everywhere).view(-1, 1, 1, 1)
         mixed = torch.from_numpy(counts == MIXED).float().view(-1, 1, 1, 1)
         rich = rich_cells(F.avg_pool2d(news, CELL), kept, self.random) * mixed
         return torch.maximum((number < least).float(), rich)
@@ -266,8 +279,8 @@ class CallTrainer:
         targets = {channels: bits * (3 - 2 * ramp) for channels, bits in self.settings.target_bits}
         real = ((surprise.detach() * mask).sum((1, 2, 3)) / cells).tolist()
         for c, value in zip(counts, real, strict=True):
-            self._note("bits mixed" if c == MIXED else f"bits{c}", value)
-            if c == MIXED:
+            self._note({MIXED: "bits mixed", PAINTED: "bits painted"}.get(int(c), f"bits{c}"), value)
+            if c in (MIXED, PAINTED):
                 continue
             drift = max(-1.0, min(1.0, value / targets[int(c)] - 1))
             self.beta[int(c)] = min(max(self.beta[int(c)] * math.exp(0.004 * drift), 1e-5), 0.2)
@@ -276,8 +289,9 @@ class CallTrainer:
 
     def _prices(self, counts: Counts) -> Tensor:
         """β of every channel, (B, 8, 1, 1). What rich cells add is cheap: they are few, and are to draw what is new."""
-        prices = np.array([[self.beta[LEAST if c == MIXED else int(c)]] * CHANNELS for c in counts], np.float32)
+        prices = np.array([[self.beta.get(int(c), self.beta[LEAST])] * CHANNELS for c in counts], np.float32)
         prices[counts == MIXED, LEAST:] = RICH_PRICE * self.beta[8]
+        prices[counts == PAINTED] = RICH_PRICE * self.beta[8]
         return torch.from_numpy(prices).view(-1, CHANNELS, 1, 1)
 
     def _average_weights(self) -> None:
@@ -288,6 +302,15 @@ class CallTrainer:
 
     def _note(self, name: str, value: float) -> None:
         self.log.setdefault(name, []).append(value)
+
+    @torch.no_grad()
+    def _note_painted(self, made: Tensor, truth: Tensor, matte: Tensor, counts: Counts) -> None:
+        """How well what no key shows is drawn, dB."""
+        painted = torch.from_numpy(counts == PAINTED)
+        if painted.any():
+            inside = matte[painted]
+            error = ((made[painted] - truth[painted]) ** 2 * inside).sum() / (3 * inside.sum() + 1)
+            self._note("painted", -10 * math.log10(float(error) + 1e-9))
 
     def _report(self, elapsed: float, rate: float) -> None:
         if not self.place.leads:

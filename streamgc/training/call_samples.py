@@ -44,7 +44,7 @@ class SampleSettings:
     batch: int = 6
     size: int = 128
     still_share: float = 0.2
-    patch_share: float = 0.2
+    patch_share: float = 0.3
     """Share of samples in which something that the key does not hold moves into the picture."""
     moved_share: float = 0.15
     """Share of clips that are moved further than they move by themselves."""
@@ -142,7 +142,7 @@ class Sampler:
         age = int(random.exponential(8.0 if random.random() < self.settings.fresh_share else 40.0))
         wanted = min(max(now - age, first), last - 1)
         index = min(max(int(np.searchsorted(cache.key_index, wanted, side="right")) - 1, int(low)), int(high) - 1)
-        quality = int(random.choice(4, p=[0.4, 0.4, 0.15, 0.05]))
+        quality = int(random.choice(4, p=[0.5, 0.3, 0.15, 0.05]))
         both = [before, now]
         return _Drawn(cache.frames[both], cache.masks[both], cache.keys[index, quality], False, cache.faces[both])
 

@@ -38,6 +38,8 @@ class CallTraining:
     """Steps over which the target falls from three times its value, in a training from nothing; 0: it begins there."""
     mixed_share: float = 0.5
     """Share of samples in which most cells carry two channels, and those that differ most from the key all eight."""
+    painted_share: float = 0.15
+    """Share of samples whose key is another sample's, so that the code paints the whole picture."""
     novelty: float = 1.5
     """What a place weighs more, for every time that it differs from the key as much as the kept rest does in the mean:
     what is new is little of a picture and would be left out."""
