@@ -47,6 +47,17 @@ def test_before_another_room_the_person_brings_no_rim_along() -> None:
     assert rims[1] >= 2 * np.pi * 20 * (SEAM - 1)
 
 
+def test_what_the_blank_coloured_at_the_margins_end_is_hardly_shown() -> None:
+    person = np.zeros((40, 40, 4), np.uint8)
+    person[:, :20] = 200, 200, 200, 255
+    person[:, 20 : 20 + SEAM] = 90, 90, 90, 0
+    person[:, 20 + SEAM :] = 255, 255, 255, 0
+    shown = over_room(person, np.full((40, 40, 3), 30, np.uint8), real=True)[20, :, 0]
+    assert shown[19 : 20 + SEAM].tolist() == [200, *[90] * SEAM]
+    assert 30 < shown[20 + SEAM] < 30 + 0.4 * (255 - 30)
+    assert (shown[21 + SEAM :] == 30).all()
+
+
 def test_composite_is_exact_at_both_ends() -> None:
     person = np.zeros((2, 2, 4), np.uint8)
     person[..., :3] = 77

@@ -16,8 +16,11 @@ from streamgc.scene.labels import Label
 Picture = NDArray[np.uint8]
 RoomNetwork = Callable[[NDArray[np.uint8], int], Picture]
 """Labels (h, w) and a style seed to a room (H, W, 3)."""
-SEAM = 3
-"""Pixels of the room around the person that come from G: the smallest margin of the blanking mask."""
+SEAM = 2
+"""Pixels of the room around the person that come from G: the blanking mask's margin has one more, which the blank beyond
+has coloured."""
+SEAM_SHARE = 3
+"""Of that one pixel a part in so many is shown, or the seam would have an edge."""
 CRISP = (np.clip(np.arange(256) / 255 - 0.05, 0, 0.35) / 0.35 * 255 + 0.5).astype(np.uint8)
 """Alpha as it is shown: nothing below 5 %, all from 40 % on."""
 
@@ -121,7 +124,10 @@ def over_room(person: NDArray[np.uint8], background: Picture, real: bool, scale:
     alpha = person[..., 3]
     if real:
         alpha = grow(alpha, scale * SEAM)
-    return blend(person, CRISP.take(alpha), background)
+        alpha = np.maximum(CRISP.take(alpha), CRISP.take(grow(alpha, scale)) // SEAM_SHARE)
+    else:
+        alpha = CRISP.take(alpha)
+    return blend(person, alpha, background)
 
 
 def grow(alpha: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
