@@ -17,8 +17,8 @@ Picture = NDArray[np.uint8]
 RoomNetwork = Callable[[NDArray[np.uint8], int], Picture]
 """Labels (h, w) and a style seed to a room (H, W, 3)."""
 SEAM = 2
-"""Pixels of the room around the person that come from G: the blanking mask's margin has one more, which the blank beyond
-has coloured."""
+"""Pixels of the room around the person that come from G: the blanking mask's margin has one more, which the blank
+beyond it has coloured."""
 SEAM_SHARE = 3
 """Of that one pixel a part in so many is shown, or the seam would have an edge."""
 CRISP = (np.clip(np.arange(256) / 255 - 0.05, 0, 0.35) / 0.35 * 255 + 0.5).astype(np.uint8)
