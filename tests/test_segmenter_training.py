@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pytest
 
 torch = pytest.importorskip("torch", reason="the [train] extra is not installed")
-
 from safetensors.torch import save_file  # noqa: E402
+from scipy.ndimage import binary_erosion  # noqa: E402
 
 from streamgc.errors import TrainingError  # noqa: E402
 from streamgc.networks.segmenter import (  # noqa: E402
@@ -36,7 +36,16 @@ from streamgc.training.segmenter import (  # noqa: E402
     train_segmenter,
 )
 from streamgc.training.segmenter_data import UNKNOWN, Items, hole_fraction, outdoor_labels  # noqa: E402
-from streamgc.training.segmenter_scenes import SceneMaker, cell_labels, queries_of, targets_of  # noqa: E402
+from streamgc.training.segmenter_scenes import (  # noqa: E402
+    DIM_GAMMA,
+    DIM_LEVELS,
+    SMALL_HEIGHT,
+    SceneMaker,
+    cell_labels,
+    dimmed,
+    queries_of,
+    targets_of,
+)
 from streamgc.training.segmenter_ship import OUTPUTS  # noqa: E402
 from streamgc.training.segmenter_stream import SampleStream, collate  # noqa: E402
 
@@ -241,6 +250,29 @@ def test_of_a_nested_composite_the_last_is_small_before_the_one_before(cache: Pa
     (smaller, away), (usual, apart) = of(nested=True), of(nested=False)
     assert smaller > max(0.8, usual + 0.1)
     assert away < 0.8 * apart
+
+
+def test_who_is_small_and_alone_is_no_higher_than_asked(cache: Path) -> None:
+    maker = SceneMaker(Items(cache))
+    for seed in range(20):
+        owner = maker.composite(np.random.default_rng(seed), 256, 256, 1, small=True).owner
+        rows = np.flatnonzero((owner == 1).any(axis=1))
+        assert len(rows) <= SMALL_HEIGHT[1] * 256 * 1.2  # turned by up to 20 degrees it may be a little higher
+
+
+def test_a_dimmed_room_is_dark_and_who_is_in_it_is_not(cache: Path) -> None:
+    maker = SceneMaker(Items(cache))
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        sample = maker.composite(rng, 128, 128, people=1)
+        dim = dimmed(rng, sample)
+        room, inside = sample.person == 0, binary_erosion(sample.person == 255, iterations=5)
+        assert dim.frame[room].mean() <= DIM_LEVELS[1] + 1
+        darkest = 255 * (sample.frame[inside] / 255) ** DIM_GAMMA[1]
+        assert (dim.frame[inside] >= darkest - 2).all()
+        assert (dim.frame[inside] <= sample.frame[inside]).all()
+        np.testing.assert_array_equal(dim.person, sample.person)
+        assert dim.shown == sample.shown
 
 
 def test_samples_have_the_size_asked_for(cache: Path) -> None:

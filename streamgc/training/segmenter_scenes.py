@@ -62,8 +62,22 @@ class Targets(NamedTuple):
     centres: int
 
 
+PEOPLE = (0.34, 0.44, 0.22)
+"""Shares of the composites that show one, two and three people."""
 NESTED = 0.25
 """Of the composites whose last person is small and stands before another: such are taken for one person most often."""
+SMALL_ALONE = 0.3
+"""Of the composites of one person, how many show a small one: its border is most of its error."""
+SMALL_HEIGHT = (0.22, 0.6)
+"""Smallest and largest height of such a person, of the picture's."""
+DIM = 0.25
+"""Of the samples with people, how many have their room darkened: dark hair before it has a faint border only."""
+DIM_LEVELS = (8.0, 60.0)
+"""Darkest and lightest mean of such a room, in grey levels."""
+DIM_GAMMA = (1.0, 1.7)
+"""What the whole picture is raised to: shadows become black, as cameras make them."""
+FRINGE = 2
+"""Pixels inside the border of a person in which the old room shows through: they are darkened with it."""
 SEEN = 12
 """Cells at /4 below which a person has no centre and is not asked for."""
 QUERIES = 3
@@ -183,6 +197,17 @@ def degrade(
     return np.asarray(result, np.uint8)
 
 
+def dimmed(rng: np.random.Generator, sample: Sample) -> Sample:
+    """The sample with a dark room and black shadows; who is in it stays in the light."""
+    alpha = Image.fromarray(np.ascontiguousarray(sample.person)).filter(ImageFilter.MinFilter(2 * FRINGE + 1))
+    inside = np.asarray(alpha.filter(ImageFilter.BoxBlur(1)), np.float32)[..., None] / 255
+    values = 255 * (sample.frame.astype(np.float32) / 255) ** rng.uniform(*DIM_GAMMA)
+    room = values[sample.person < 64]
+    level = float(np.exp(rng.uniform(*np.log(DIM_LEVELS))))
+    gain = min(1.0, level / max(1.0, float(room.mean()) if room.size else 1.0))
+    return sample._replace(frame=(values * (gain + (1 - gain) * inside)).astype(np.uint8))
+
+
 class SceneMaker:
     """Draws samples from the cache; the same generator state gives the same samples."""
 
@@ -202,7 +227,7 @@ class SceneMaker:
                 kinds["seated" if source == "drivers_web" else "faces"].append(number)
         if not kinds["empty"]:
             raise TrainingError("the cache holds no rooms without people")
-        shares = {"ccp": 0.4, "truth": 0.15, "clips": 0.21, "seated": 0.1, "faces": 0.14}
+        shares = {"ccp": 0.32, "truth": 0.13, "clips": 0.23, "seated": 0.1, "faces": 0.22}
         if limit_to_truth:
             shares = {"ccp": 0.7, "truth": 0.3}
         self._kinds = kinds
@@ -215,34 +240,45 @@ class SceneMaker:
     def draw(self, rng: np.random.Generator, height: int, width: int) -> Sample:
         """One degraded sample of size (height, width), multiples of 16."""
         roll = rng.random()
-        if roll < 0.2:
+        if roll < 0.3:
             sample = self._plain(rng, self._person_item(rng), height, width)
         elif roll < 0.95:
-            sample = self.composite(rng, height, width, nested=rng.random() < NESTED)
+            sample = self._drawn_composite(rng, height, width)
         else:
             sample = self._plain(rng, self._items[int(rng.choice(self._kinds["empty"]))], height, width)
+        if roll < 0.95 and rng.random() < DIM:
+            sample = dimmed(rng, sample)
         if rng.random() < 0.5:
             sample = _flip(sample)
         if rng.random() < 0.04 and height == width:
             sample = _turn(sample, int(rng.integers(1, 4)))
         return sample._replace(frame=degrade(rng, sample.frame, self._noise))
 
+    def _drawn_composite(self, rng: np.random.Generator, height: int, width: int) -> Sample:
+        """A composite of as many people, and as small ones, as training needs."""
+        people = int(rng.choice([1, 2, 3], p=PEOPLE))
+        return self.composite(rng, height, width, people, rng.random() < (SMALL_ALONE if people == 1 else NESTED))
+
     def composite(
-        self, rng: np.random.Generator, height: int, width: int, people: int | None = None, nested: bool = False
+        self,
+        rng: np.random.Generator,
+        height: int,
+        width: int,
+        people: int | None = None,
+        small: bool = False,
     ) -> Sample:
-        """An undegraded composite of `people` people (drawn at random when None) over an empty room; `nested`: the last
-        of several is small and stands before the one before."""
+        """An undegraded composite of `people` people (drawn at random when None) over an empty room; `small`: the last
+        of them is, and stands before the one before."""
         room = self._items[int(rng.choice(self._kinds["empty"]))]
         base = self._plain(rng, room, height, width)
         canvas = Image.fromarray(base.frame)
         person = np.zeros((height, width), np.uint8)
         owner = np.zeros((height, width), np.uint8)
-        count = people if people is not None else int(rng.choice([1, 2, 3], p=[0.34, 0.44, 0.22]))
+        count = people if people is not None else int(rng.choice([1, 2, 3], p=PEOPLE))
         previous: tuple[float, float] | None = None
         whole: list[int] = []
         for number in range(1, count + 1):
-            small = nested and number == count
-            layer, previous = self._place(rng, height, width, previous, small)
+            layer, previous = self._place(rng, height, width, previous, small and number == count)
             alpha = np.asarray(layer.getchannel("A"))
             canvas.paste(layer, (0, 0), layer)
             person = np.maximum(person, alpha)
@@ -329,7 +365,10 @@ class SceneMaker:
         new_height = min(new_height, 1.3 * width * tall / wide)
         new_width = new_height * wide / tall * rng.uniform(0.9, 1.1)
         centre = rng.uniform(0.05, 0.95) * width
-        if previous is not None and small:
+        if small and previous is None:
+            new_height = height * rng.uniform(*SMALL_HEIGHT)
+            new_width = new_height * wide / tall
+        elif small and previous is not None:
             new_height = float(np.clip(previous[1] * rng.uniform(0.25, 0.7) * tall / wide, 0.2 * height, 0.7 * height))
             new_width = new_height * wide / tall
             centre = float(np.clip(previous[0] + previous[1] * rng.uniform(-0.45, 0.45), 0, width))
