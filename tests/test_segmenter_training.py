@@ -36,13 +36,11 @@ from streamgc.training.segmenter import (  # noqa: E402
     train_segmenter,
 )
 from streamgc.training.segmenter_data import UNKNOWN, Items, hole_fraction, outdoor_labels  # noqa: E402
+from streamgc.training.segmenter_light import DIM_GAMMA, DIM_LEVELS, dark_border, dimmed  # noqa: E402
 from streamgc.training.segmenter_scenes import (  # noqa: E402
-    DIM_GAMMA,
-    DIM_LEVELS,
     SMALL_HEIGHT,
     SceneMaker,
     cell_labels,
-    dimmed,
     queries_of,
     targets_of,
 )
@@ -273,6 +271,42 @@ def test_a_dimmed_room_is_dark_and_who_is_in_it_is_not(cache: Path) -> None:
         assert (dim.frame[inside] <= sample.frame[inside]).all()
         np.testing.assert_array_equal(dim.person, sample.person)
         assert dim.shown == sample.shown
+
+
+def test_dark_hair_is_known_by_a_lighter_room(cache: Path) -> None:
+    item = Items(cache)[0]
+    shape = item.person.shape
+
+    def of(hair: int, room: int, part: int = 1) -> float:
+        """The left of the room, one `part`th, has its level, the rest that of the hair."""
+        picture = np.where(item.person[..., None] > 127, hair, room).astype(np.uint8).repeat(3, axis=2)
+        picture[:, shape[1] // part :][item.person[:, shape[1] // part :] <= 127] = hair
+        return dark_border(item._replace(picture=picture))
+
+    assert of(hair=10, room=120) > 0.8
+    assert of(hair=120, room=200) == 0
+    assert of(hair=10, room=20) == 0
+    assert of(hair=10, room=120, part=2) == 0, "on one side the room may be taken for hair"
+    assert dark_border(item._replace(person=np.zeros(shape, np.uint8))) == 0
+
+
+def test_who_has_dark_hair_is_shown_in_the_dark(tmp_path: Path) -> None:
+    folder = write_cache(tmp_path / "cache")
+    items = Items(folder)
+    blob = bytearray((folder / "items.bin").read_bytes())
+    picture = items[0].picture.copy()
+    picture[items[0].person > 0] = 10
+    picture[items[0].person == 0] = 120
+    blob[: picture.size] = picture.tobytes()
+    del items
+    (folder / "items.bin").write_bytes(bytes(blob))
+    maker = SceneMaker(Items(folder))
+    assert maker._dark_haired == [0]
+    for seed in range(6):
+        sample = maker._dark_haired_sample(np.random.default_rng(seed), 96, 96)
+        hair = sample.frame[sample.person == 255]
+        assert len(hair) > 0
+        assert hair.mean() < 30
 
 
 def test_samples_have_the_size_asked_for(cache: Path) -> None:
