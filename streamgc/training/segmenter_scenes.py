@@ -52,7 +52,7 @@ NESTED = 0.25
 """Of the composites whose last person is small and stands before another: such are taken for one person most often."""
 DIM = 0.25
 """Of the samples with people, how many have their room darkened: dark hair before it has a faint border only."""
-DARK_HAIRED = 0.12
+DARK_HAIRED = 0.16
 """Of the samples, how many show somebody with dark hair or cloth before a room that was lighter and is darkened: such
 hair is cut off first."""
 DARK_BORDER = 0.35
