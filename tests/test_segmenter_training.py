@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pytest
 
 torch = pytest.importorskip("torch", reason="the [train] extra is not installed")
-
 from safetensors.torch import save_file  # noqa: E402
+from scipy.ndimage import binary_erosion  # noqa: E402
 
 from streamgc.errors import TrainingError  # noqa: E402
 from streamgc.networks.segmenter import (  # noqa: E402
@@ -36,7 +36,14 @@ from streamgc.training.segmenter import (  # noqa: E402
     train_segmenter,
 )
 from streamgc.training.segmenter_data import UNKNOWN, Items, hole_fraction, outdoor_labels  # noqa: E402
-from streamgc.training.segmenter_scenes import SceneMaker, cell_labels, queries_of, targets_of  # noqa: E402
+from streamgc.training.segmenter_light import DIM_GAMMA, DIM_LEVELS, dark_border, dimmed  # noqa: E402
+from streamgc.training.segmenter_scenes import (  # noqa: E402
+    SMALL_HEIGHT,
+    SceneMaker,
+    cell_labels,
+    queries_of,
+    targets_of,
+)
 from streamgc.training.segmenter_ship import OUTPUTS  # noqa: E402
 from streamgc.training.segmenter_stream import SampleStream, collate  # noqa: E402
 
@@ -241,6 +248,65 @@ def test_of_a_nested_composite_the_last_is_small_before_the_one_before(cache: Pa
     (smaller, away), (usual, apart) = of(nested=True), of(nested=False)
     assert smaller > max(0.8, usual + 0.1)
     assert away < 0.8 * apart
+
+
+def test_who_is_small_and_alone_is_no_higher_than_asked(cache: Path) -> None:
+    maker = SceneMaker(Items(cache))
+    for seed in range(20):
+        owner = maker.composite(np.random.default_rng(seed), 256, 256, 1, small=True).owner
+        rows = np.flatnonzero((owner == 1).any(axis=1))
+        assert len(rows) <= SMALL_HEIGHT[1] * 256 * 1.2  # turned by up to 20 degrees it may be a little higher
+
+
+def test_a_dimmed_room_is_dark_and_who_is_in_it_is_not(cache: Path) -> None:
+    maker = SceneMaker(Items(cache))
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        sample = maker.composite(rng, 128, 128, people=1)
+        dim = dimmed(rng, sample)
+        room, inside = sample.person == 0, binary_erosion(sample.person == 255, iterations=5)
+        assert dim.frame[room].mean() <= DIM_LEVELS[1] + 1
+        darkest = 255 * (sample.frame[inside] / 255) ** DIM_GAMMA[1]
+        assert (dim.frame[inside] >= darkest - 2).all()
+        assert (dim.frame[inside] <= sample.frame[inside]).all()
+        np.testing.assert_array_equal(dim.person, sample.person)
+        assert dim.shown == sample.shown
+
+
+def test_dark_hair_is_known_by_a_lighter_room(cache: Path) -> None:
+    item = Items(cache)[0]
+    shape = item.person.shape
+
+    def of(hair: int, room: int, part: int = 1) -> float:
+        """The left of the room, one `part`th, has its level, the rest that of the hair."""
+        picture = np.where(item.person[..., None] > 127, hair, room).astype(np.uint8).repeat(3, axis=2)
+        picture[:, shape[1] // part :][item.person[:, shape[1] // part :] <= 127] = hair
+        return dark_border(item._replace(picture=picture))
+
+    assert of(hair=10, room=120) > 0.6
+    assert of(hair=120, room=200) == 0
+    assert of(hair=10, room=20) == 0
+    assert of(hair=10, room=120, part=2) == 0, "on one side the room may be taken for hair"
+    assert dark_border(item._replace(person=np.zeros(shape, np.uint8))) == 0
+
+
+def test_who_has_dark_hair_is_shown_in_the_dark(tmp_path: Path) -> None:
+    folder = write_cache(tmp_path / "cache")
+    items = Items(folder)
+    blob = bytearray((folder / "items.bin").read_bytes())
+    picture = items[0].picture.copy()
+    picture[items[0].person > 0] = 10
+    picture[items[0].person == 0] = 120
+    blob[: picture.size] = picture.tobytes()
+    del items
+    (folder / "items.bin").write_bytes(bytes(blob))
+    maker = SceneMaker(Items(folder))
+    assert maker._dark_haired == [0]
+    for seed in range(6):
+        sample = maker._dark_haired_sample(np.random.default_rng(seed), 96, 96)
+        hair = sample.frame[sample.person == 255]
+        assert len(hair) > 0
+        assert hair.mean() < 30
 
 
 def test_samples_have_the_size_asked_for(cache: Path) -> None:

@@ -15,7 +15,8 @@ from streamgc.scene.framing import Crop, FramingSettings
 from streamgc.scene.instances import Instances, nobody
 from streamgc.scene.observer import SceneObserver, SceneSettings, Segment
 from streamgc.training.segmenter_data import UNKNOWN, Item, hole_fraction, read_mask, read_picture
-from streamgc.training.segmenter_scenes import ItemSource, Sample, SceneMaker
+from streamgc.training.segmenter_light import Sample
+from streamgc.training.segmenter_scenes import ItemSource, SceneMaker
 
 Mask = npt.NDArray[np.bool_]
 

@@ -5,7 +5,7 @@ A composite pastes one to three people (cut out by their masks) over an empty ro
 common, and who owns which pixel is known. Every sample is then degraded as webcams and networks do.
 """
 
-import io
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from streamgc.errors import TrainingError
 from streamgc.scene.affinity import OFFSET_UNIT
 from streamgc.scene.labels import Label
 from streamgc.training.segmenter_data import UNKNOWN, Item
+from streamgc.training.segmenter_light import Sample, dark_border, degrade, dimmed
 
 Mask = npt.NDArray[np.uint8]
 
@@ -34,23 +35,6 @@ class ItemSource(Protocol):
         ...
 
 
-class Sample(NamedTuple):
-    """One training sample of size (H, W).
-
-    frame: RGB u8 (H, W, 3). person: u8 0..255 (H, W). weight: u8 (H, W), 0 where the person mask is not known. owner:
-    u8 (H, W), 0 nobody, k the k-th person. known: owners can be trusted. labels: u8 (H/16, W/16), `UNKNOWN` where not
-    known. shown: of composites, the share of each person (of what is inside the frame) that nobody hides.
-    """
-
-    frame: npt.NDArray[np.uint8]
-    person: Mask
-    weight: Mask
-    owner: Mask
-    known: bool
-    labels: Mask
-    shown: tuple[float, ...] = ()
-
-
 class Targets(NamedTuple):
     """What the heads learn: heat f32 (H/4, W/4) with Gaussians at centres, offset f32 (2, H/4, W/4) in `OFFSET_UNIT`s,
     where f32 (H/4, W/4) weighs the cells of known
@@ -62,8 +46,21 @@ class Targets(NamedTuple):
     centres: int
 
 
+PEOPLE = (0.34, 0.44, 0.22)
+"""Shares of the composites that show one, two and three people."""
 NESTED = 0.25
 """Of the composites whose last person is small and stands before another: such are taken for one person most often."""
+DIM = 0.25
+"""Of the samples with people, how many have their room darkened: dark hair before it has a faint border only."""
+DARK_HAIRED = 0.16
+"""Of the samples, how many show somebody with dark hair or cloth before a room that was lighter and is darkened: such
+hair is cut off first."""
+DARK_BORDER = 0.35
+"""`dark_border` from which an item is one of those."""
+SMALL_ALONE = 0.3
+"""Of the composites of one person, how many show a small one: its border is most of its error."""
+SMALL_HEIGHT = (0.22, 0.6)
+"""Smallest and largest height of such a person, of the picture's."""
 SEEN = 12
 """Cells at /4 below which a person has no centre and is not asked for."""
 QUERIES = 3
@@ -130,6 +127,27 @@ def queries_of(owner: Mask, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     return np.array(asked, np.int64).reshape(-1, 3)
 
 
+def cutout_of(item: Item) -> Cutout | None:
+    """The person of an item, to be pasted elsewhere; None where there is not one, certainly and whole but for what the
+    lower edge cuts."""
+    person = item.person
+    solid = person > 127
+    area = int(solid.sum())
+    doubtful = int(((person > 60) & (person < 190)).sum())
+    if not item.single or item.owner.max() > 1 or area < 0.05 * person.size or area > 0.85 * person.size:
+        return None
+    if (item.kind == "pseudo" and doubtful > 0.1 * area) or solid[0].mean() > 0.05:
+        return None
+    rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
+    top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    alpha = person[top:bottom, left:right]
+    if item.kind == "pseudo":
+        alpha = np.clip((alpha.astype(np.float32) - 90) * (255 / 90), 0, 255).astype(np.uint8)
+    image = Image.fromarray(np.ascontiguousarray(item.picture[top:bottom, left:right])).convert("RGBA")
+    image.putalpha(Image.fromarray(np.ascontiguousarray(alpha)))
+    return Cutout(image, bool(solid[-3:].any(0).mean() > 0.2))
+
+
 def cell_labels(labels: Mask) -> Mask:
     """Majority label u8 (h, w) of each 4×4 block of a label map at /4; `UNKNOWN` where that is the majority."""
     height, width = labels.shape[0] // 4, labels.shape[1] // 4
@@ -140,47 +158,6 @@ def cell_labels(labels: Mask) -> Mask:
     best = counts.argmax(2).astype(np.uint8)
     best[best == 15] = UNKNOWN
     return np.asarray(best, np.uint8)
-
-
-def tone_table(rng: np.random.Generator, shift: bool, dark: bool) -> list[int]:
-    """A lookup table of 3 × 256 values for random gain, gamma and contrast a channel, and low light."""
-    values = np.tile(np.linspace(0, 1, 256), (3, 1))
-    if shift:
-        gain = rng.uniform(0.75, 1.25) * rng.uniform(0.9, 1.1, (3, 1))
-        values = values ** rng.uniform(0.75, 1.35) * gain
-        values = (values - 0.45) * rng.uniform(0.75, 1.25) + 0.45
-    if dark:
-        values = values * rng.uniform(0.15, 0.5)
-    table: list[int] = (np.clip(values, 0, 1) * 255).astype(int).ravel().tolist()
-    return table
-
-
-def degrade(
-    rng: np.random.Generator, frame: npt.NDArray[np.uint8], noise: npt.NDArray[np.float32]
-) -> npt.NDArray[np.uint8]:
-    """Light, colour, blur, noise, low resolution and JPEG, each at random; `noise` is a long run of normal values."""
-    image = Image.fromarray(frame)
-    height, width = frame.shape[:2]
-    roll = rng.random(6)
-    if roll[0] < 0.15:
-        factor = rng.uniform(0.35, 0.8)
-        image = image.resize((int(width * factor), int(height * factor)), Image.Resampling.BILINEAR)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    elif roll[0] < 0.3:
-        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.6)))
-    image = image.point(tone_table(rng, roll[1] < 0.7, roll[2] < 0.08))
-    if roll[3] < 0.05:
-        image = image.convert("L").convert("RGB")
-    result = np.asarray(image)
-    if roll[4] < 0.35 or roll[2] < 0.08:
-        start = int(rng.integers(0, len(noise) - result.size))
-        grain = noise[start : start + result.size].reshape(result.shape) * np.float32(rng.uniform(1, 10))
-        result = np.clip(result + grain, 0, 255).astype(np.uint8)
-    if roll[5] < 0.3:
-        buffer = io.BytesIO()
-        Image.fromarray(result).save(buffer, "JPEG", quality=int(rng.integers(20, 80)))
-        result = np.asarray(Image.open(buffer))
-    return np.asarray(result, np.uint8)
 
 
 class SceneMaker:
@@ -202,7 +179,7 @@ class SceneMaker:
                 kinds["seated" if source == "drivers_web" else "faces"].append(number)
         if not kinds["empty"]:
             raise TrainingError("the cache holds no rooms without people")
-        shares = {"ccp": 0.4, "truth": 0.15, "clips": 0.21, "seated": 0.1, "faces": 0.14}
+        shares = {"ccp": 0.32, "truth": 0.13, "clips": 0.23, "seated": 0.1, "faces": 0.22}
         if limit_to_truth:
             shares = {"ccp": 0.7, "truth": 0.3}
         self._kinds = kinds
@@ -215,47 +192,77 @@ class SceneMaker:
     def draw(self, rng: np.random.Generator, height: int, width: int) -> Sample:
         """One degraded sample of size (height, width), multiples of 16."""
         roll = rng.random()
-        if roll < 0.2:
-            sample = self._plain(rng, self._person_item(rng), height, width)
-        elif roll < 0.95:
-            sample = self.composite(rng, height, width, nested=rng.random() < NESTED)
-        else:
+        if rng.random() < DARK_HAIRED and self._dark_haired:
+            sample = dimmed(rng, self._dark_haired_sample(rng, height, width))
+        elif roll >= 0.95:
             sample = self._plain(rng, self._items[int(rng.choice(self._kinds["empty"]))], height, width)
+        else:
+            if roll < 0.3:
+                sample = self._plain(rng, self._person_item(rng), height, width)
+            else:
+                sample = self._drawn_composite(rng, height, width)
+            if rng.random() < DIM:
+                sample = dimmed(rng, sample)
         if rng.random() < 0.5:
             sample = _flip(sample)
         if rng.random() < 0.04 and height == width:
             sample = _turn(sample, int(rng.integers(1, 4)))
         return sample._replace(frame=degrade(rng, sample.frame, self._noise))
 
+    @cached_property
+    def _dark_haired(self) -> list[int]:
+        """The items with a dark, lit border; found when they are first asked for, a second in a thousand items."""
+        people = [number for name in self._names for number in self._kinds[name]]
+        return [number for number in people if dark_border(self._items[number]) > DARK_BORDER]
+
+    def _dark_haired_sample(self, rng: np.random.Generator, height: int, width: int) -> Sample:
+        """Somebody of `_dark_haired`, where they were or before a room."""
+        item = self._items[int(rng.choice(self._dark_haired))]
+        cutout = cutout_of(item) if rng.random() < 0.5 else None
+        if cutout is None:
+            return self._plain(rng, item, height, width)
+        return self.composite(rng, height, width, 1, person=cutout)
+
+    def _drawn_composite(self, rng: np.random.Generator, height: int, width: int) -> Sample:
+        """A composite of as many people, and as small ones, as training needs."""
+        people = int(rng.choice([1, 2, 3], p=PEOPLE))
+        return self.composite(rng, height, width, people, rng.random() < (SMALL_ALONE if people == 1 else NESTED))
+
     def composite(
-        self, rng: np.random.Generator, height: int, width: int, people: int | None = None, nested: bool = False
+        self,
+        rng: np.random.Generator,
+        height: int,
+        width: int,
+        people: int | None = None,
+        small: bool = False,
+        person: Cutout | None = None,
     ) -> Sample:
-        """An undegraded composite of `people` people (drawn at random when None) over an empty room; `nested`: the last
-        of several is small and stands before the one before."""
+        """An undegraded composite of `people` people (drawn at random when None, or each of them `person`) over an
+        empty room; `small`: the last of them is, and stands before the one before."""
         room = self._items[int(rng.choice(self._kinds["empty"]))]
         base = self._plain(rng, room, height, width)
         canvas = Image.fromarray(base.frame)
-        person = np.zeros((height, width), np.uint8)
+        kept = np.zeros((height, width), np.uint8)
         owner = np.zeros((height, width), np.uint8)
-        count = people if people is not None else int(rng.choice([1, 2, 3], p=[0.34, 0.44, 0.22]))
+        count = people if people is not None else int(rng.choice([1, 2, 3], p=PEOPLE))
         previous: tuple[float, float] | None = None
         whole: list[int] = []
         for number in range(1, count + 1):
-            small = nested and number == count
-            layer, previous = self._place(rng, height, width, previous, small)
+            cutout = self.cutout(rng) if person is None else person
+            layer, previous = self._place(rng, height, width, cutout, previous, small and number == count)
             alpha = np.asarray(layer.getchannel("A"))
             canvas.paste(layer, (0, 0), layer)
-            person = np.maximum(person, alpha)
+            kept = np.maximum(kept, alpha)
             owner[alpha > 127] = number
             whole.append(int((alpha > 127).sum()))
         labels = base.labels.copy()
-        cells = (person > 127).reshape(height // 16, 16, width // 16, 16).mean((1, 3))
+        cells = (kept > 127).reshape(height // 16, 16, width // 16, 16).mean((1, 3))
         labels[cells > 0.5] = Label.PERSON
         labels[(cells > 0.2) & (cells <= 0.5)] = UNKNOWN
         weight = np.full((height, width), 255, np.uint8)
         left = np.bincount(owner.ravel(), minlength=count + 1)[1:]
         shown = tuple(float(seen / max(1, all_of_it)) for seen, all_of_it in zip(left, whole, strict=True))
-        return Sample(np.asarray(canvas), person, weight, owner, True, labels, shown)
+        return Sample(np.asarray(canvas), kept, weight, owner, True, labels, shown)
 
     def _person_item(self, rng: np.random.Generator) -> Item:
         name = self._names[int(rng.choice(len(self._names), p=self._shares))]
@@ -292,25 +299,10 @@ class SceneMaker:
     def cutout(self, rng: np.random.Generator) -> Cutout:
         """A person to paste; raises TrainingError when the cache holds none."""
         for _ in range(40):
-            item = self._person_item(rng)
-            person = item.person
-            solid = person > 127
-            area = int(solid.sum())
-            doubtful = int(((person > 60) & (person < 190)).sum())
-            if not item.single or item.owner.max() > 1 or area < 0.05 * person.size or area > 0.85 * person.size:
-                continue
-            if (item.kind == "pseudo" and doubtful > 0.1 * area) or solid[0].mean() > 0.05:
-                continue
-            rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
-            top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-            alpha = person[top:bottom, left:right]
-            if item.kind == "pseudo":
-                alpha = np.clip((alpha.astype(np.float32) - 90) * (255 / 90), 0, 255).astype(np.uint8)
-            image = Image.fromarray(np.ascontiguousarray(item.picture[top:bottom, left:right])).convert("RGBA")
-            image.putalpha(Image.fromarray(np.ascontiguousarray(alpha)))
-            if rng.random() < 0.5:
-                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            return Cutout(image, bool(solid[-3:].any(0).mean() > 0.2))
+            cutout = cutout_of(self._person_item(rng))
+            if cutout is not None:
+                flipped = cutout.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+                return cutout._replace(image=flipped) if rng.random() < 0.5 else cutout
         raise TrainingError("the cache holds no person that can be cut out")
 
     def _place(
@@ -318,18 +310,21 @@ class SceneMaker:
         rng: np.random.Generator,
         height: int,
         width: int,
+        cutout: Cutout,
         previous: tuple[float, float] | None,
         small: bool = False,
     ) -> tuple[Image.Image, tuple[float, float]]:
-        """A transparent RGBA layer (height, width) with one person, and its centre and width; near the previous one
+        """A transparent RGBA layer (height, width) with `cutout`, and its centre and width; near the previous one
         mostly, before its middle when `small`."""
-        cutout = self.cutout(rng)
         wide, tall = cutout.image.size
         new_height = height * (rng.uniform(0.3, 1.15) if cutout.cut_below else rng.uniform(0.35, 1.7))
         new_height = min(new_height, 1.3 * width * tall / wide)
         new_width = new_height * wide / tall * rng.uniform(0.9, 1.1)
         centre = rng.uniform(0.05, 0.95) * width
-        if previous is not None and small:
+        if small and previous is None:
+            new_height = height * rng.uniform(*SMALL_HEIGHT)
+            new_width = new_height * wide / tall
+        elif small and previous is not None:
             new_height = float(np.clip(previous[1] * rng.uniform(0.25, 0.7) * tall / wide, 0.2 * height, 0.7 * height))
             new_width = new_height * wide / tall
             centre = float(np.clip(previous[0] + previous[1] * rng.uniform(-0.45, 0.45), 0, width))

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from streamgc.training.segmenter_scenes import ItemSource, Sample, SceneMaker, queries_of, targets_of
+from streamgc.training.segmenter_light import Sample
+from streamgc.training.segmenter_scenes import ItemSource, SceneMaker, queries_of, targets_of
 
 AHEAD = 3
 """Batches that each worker keeps ready."""
