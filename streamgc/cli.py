@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, and a call never imports torch.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -354,6 +355,9 @@ def main() -> None:
     """Entry point: deliberate errors end in one line and exit code 2."""
     from streamgc.cli_groups import mount
 
+    # SVT-AV1 writes forty lines about each encoder it opens to the terminal, and complains when one that codes single
+    # pictures is closed; what fails is raised by PyAV. It knows no other switch, and peers inherit this one.
+    os.environ.setdefault("SVT_LOG", "0")
     _say_choices()
     try:
         mount(app, sys.argv[1:])

@@ -8,10 +8,8 @@ picture at the start and rate control free to spend bits where it likes.
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import NamedTuple, Protocol, cast
 
@@ -66,20 +64,6 @@ CONVENTIONAL = {
 }
 
 
-@contextmanager
-def _quiet_svt() -> Iterator[None]:
-    """SVT-AV1 prints its settings to the terminal unless its environment variable says errors only."""
-    before = os.environ.get("SVT_LOG")
-    os.environ["SVT_LOG"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["SVT_LOG"]
-        else:
-            os.environ["SVT_LOG"] = before
-
-
 class ConventionalCodec:
     """A `ClipCodec` over FFmpeg's encoders inside the PyAV wheel."""
 
@@ -111,18 +95,17 @@ class ConventionalCodec:
         sizes: list[int] = []
         encode_time = decode_time = 0.0
         try:
-            with _quiet_svt():
-                for index in range(len(frames) + 1):
-                    picture = _to_yuv(frames[index], index, encoder.time_base) if index < len(frames) else None
-                    started = time.perf_counter()
-                    packets = list(encoder.encode(picture))
-                    encode_time += time.perf_counter() - started
-                    sizes.extend(packet.size for packet in packets)
-                    started = time.perf_counter()
-                    decoded = [frame for packet in packets for frame in decoder.decode(packet)]
-                    decoded += decoder.decode(None) if picture is None else []
-                    decode_time += time.perf_counter() - started
-                    pictures.extend(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in decoded)
+            for index in range(len(frames) + 1):
+                picture = _to_yuv(frames[index], index, encoder.time_base) if index < len(frames) else None
+                started = time.perf_counter()
+                packets = list(encoder.encode(picture))
+                encode_time += time.perf_counter() - started
+                sizes.extend(packet.size for packet in packets)
+                started = time.perf_counter()
+                decoded = [frame for packet in packets for frame in decoder.decode(packet)]
+                decoded += decoder.decode(None) if picture is None else []
+                decode_time += time.perf_counter() - started
+                pictures.extend(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in decoded)
         except av.FFmpegError as error:
             raise InputError(f"{self.settings.encoder} at {kbps:g} kbps: {error}") from error
         per_frame = 1000 / len(frames)
