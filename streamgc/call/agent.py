@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import hmac
 import secrets
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,7 +25,7 @@ from streamgc.call.codec import Codec, load_codec
 from streamgc.call.devices import is_screen
 from streamgc.call.garbage import spare_what_is_there
 from streamgc.call.rendezvous import server_url
-from streamgc.call.run import NEW_ROOM, CallOptions, from_camera, ice_servers
+from streamgc.call.run import NEW_ROOM, CallOptions, from_camera, ice_servers, stop_on_signals
 from streamgc.call.sources import Camera, Size, load_clip, play
 from streamgc.errors import InputError, StreamGCError
 from streamgc.rtc.pictures import Captured
@@ -263,10 +262,7 @@ def run_page(options: CallOptions, port: int = 0, announce: Callable[[str], None
 
 async def _serve(options: CallOptions, port: int, announce: Callable[[str], None]) -> None:
     ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # Windows raises KeyboardInterrupt instead
-            loop.add_signal_handler(number, ended.set)
+    stop_on_signals(ended.set)
     async with serving(options, port=port) as (url, _):
         announce(url)
         if options.seconds:

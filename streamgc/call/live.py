@@ -55,7 +55,7 @@ class LiveFeed:
         before = os.umask(0o177)
         try:
             self._server = await asyncio.start_unix_server(self._watched, path)
-        except (OSError, AttributeError, NotImplementedError):
+        except (OSError, AttributeError, NotImplementedError):  # the last two: no Unix sockets on this system
             self._server = None
         finally:
             os.umask(before)

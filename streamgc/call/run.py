@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +83,14 @@ def ice_servers(options: CallOptions) -> tuple[RTCIceServer, ...]:
     return named_servers(options.stun, options.turn, options.turn_user, options.turn_password)
 
 
+def stop_on_signals(stop: Callable[[], None]) -> None:
+    """Have SIGINT and SIGTERM call `stop` in the running loop, so that what was begun is finished. Loops on Windows
+    take no handlers: there Ctrl-C raises KeyboardInterrupt, which ends the command, too."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+
+
 class _Call:
     def __init__(self, options: CallOptions, codec: Codec, console: Console) -> None:
         self._options, self._codec, self._console = options, codec, console
@@ -134,9 +142,7 @@ class _Call:
                 heard=self._on_heard,
             ),
         )
-        for name in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(NotImplementedError):
-                asyncio.get_running_loop().add_signal_handler(name, session.stop)
+        stop_on_signals(session.stop)
         sending = asyncio.create_task(_send(session, pictures)) if pictures is not None else None
         speaking = self._speak(session)
         with contextlib.ExitStack() as stack:
