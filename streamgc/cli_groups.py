@@ -126,13 +126,16 @@ def train_ship_call(
     blend: Annotated[
         Path | None, typer.Option(help="Ship the mean with these weights: those the training began from.")
     ] = None,
+    blend_share: Annotated[float, typer.Option(min=0, max=1, help="Their share of that mean.")] = 0.5,
 ) -> None:
     """Export a trained call model, fit its tables, and put it in place."""
     from streamgc.training.call_samples import Cache
     from streamgc.training.call_ship import ship_call_model
     from streamgc.training.call_tables import TableSettings
 
-    shipped = ship_call_model(checkpoint, Cache(cache), folder, {}, TableSettings(segments=segments), blend)
+    shipped = ship_call_model(
+        checkpoint, Cache(cache), folder, {}, TableSettings(segments=segments), blend, blend_share
+    )
     typer.echo(shipped)
 
 

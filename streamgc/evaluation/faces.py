@@ -19,6 +19,7 @@ Picture = NDArray[np.uint8]
 Points = NDArray[np.float64]
 
 _LANDMARKS = "shape_predictor_5_face_landmarks.dat"
+_CONTOURS = "shape_predictor_68_face_landmarks.dat"
 MOUTH_BELOW = 1.45
 """The mouth lies so many times as far below the eyes as the base of the nose: the five points leave it out."""
 
@@ -49,6 +50,8 @@ class FaceFinder:
         """Raises BackendMissing where the packages are not installed."""
         folder = model_folder()
         dlib: Any = importlib.import_module("dlib")
+        self._dlib = dlib
+        self._contours: Any = None
         self._detector = dlib.get_frontal_face_detector()
         self._landmarks = dlib.shape_predictor(str(folder / _LANDMARKS))
 
@@ -60,6 +63,13 @@ class FaceFinder:
     def shape(self, picture: Picture, box: Any) -> Any:
         """dlib's landmarks of a face in a rectangle of `largest`."""
         return self._landmarks(np.ascontiguousarray(picture), box)
+
+    def contours(self, picture: Picture, box: Any) -> Points:
+        """dlib's 68 landmarks of a face in a rectangle of `largest`, (68, 2), x and y in pixels."""
+        if self._contours is None:
+            self._contours = self._dlib.shape_predictor(str(model_folder() / _CONTOURS))
+        found = self._contours(np.ascontiguousarray(picture), box)
+        return np.array([(part.x, part.y) for part in found.parts()], np.float64)
 
     def points(self, picture: Picture, box: Any) -> FacePoints:
         """Eyes and mouth of the face in a rectangle of `largest`."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgc.evaluation.clips import Frame
+from streamgc.evaluation.expression import Expression, expression, follows
 from streamgc.evaluation.faces import FaceFinder, FacePoints, Points, model_folder
 
 SAME_PERSON = 0.6
@@ -31,6 +32,8 @@ class FaceLikeness(NamedTuple):
     eyes_psnr: float
     """dB, on a square around each eye of the original's; 100 at most."""
     mouth_psnr: float
+    sent: Expression
+    shown: Expression
 
 
 class FaceIdentity:
@@ -56,10 +59,14 @@ class FaceIdentity:
         distance = np.linalg.norm(self._descriptor(first, box) - self._descriptor(second, box))
         eyes = [_part_error(first, second, centre, here.eye_distance) for centre in (here.left_eye, here.right_eye)]
         mouth = _part_error(first, second, here.mouth, here.eye_distance)
-        return FaceLikeness(float(distance), _displacement(here, there), _psnr(float(np.mean(eyes))), _psnr(mouth))
+        faces = [expression(picture, self._finder.contours(picture, box)) for picture in (first, second)]
+        return FaceLikeness(
+            float(distance), _displacement(here, there), _psnr(float(np.mean(eyes))), _psnr(mouth), *faces
+        )
 
     def compare(self, originals: list[Frame], shown: list[Frame]) -> dict[str, float | int]:
-        """Means over the frames with a face, the share of them that shows the same person, and their number.
+        """Means over the frames with a face, the share of them that shows the same person, their number, and how well
+        what is shown moves as the original (`expression.follows`).
 
         NaN in place of means where no original frame shows a face.
         """
@@ -76,6 +83,7 @@ class FaceIdentity:
             "eyes_psnr": mean([face.eyes_psnr for face in found]),
             "mouth_psnr": mean([face.mouth_psnr for face in found]),
             "identity_frames": len(found),
+            **follows([face.sent for face in found], [face.shown for face in found]),
         }
 
 

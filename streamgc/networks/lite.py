@@ -24,6 +24,8 @@ CELL = 16
 LEVELS = 5
 LATENT_MAX = 2.4
 """The latent's range is ±2.4: beyond the outer centres, so that ±2 are reached before saturation."""
+NO_ATTENTION = -4.0
+"""Where the attention's logits begin: hardly any cell is part of eyes or mouth."""
 PLANES = 3
 """Values of the plane: 0 synthesised, 1 kept, 2 lost."""
 WIDTH_4, WIDTH_8, WIDTH_16 = 32, 64, 160
@@ -39,6 +41,14 @@ class Features(NamedTuple):
     f4: Tensor
     f8: Tensor
     f16: Tensor
+
+
+class Encoded(NamedTuple):
+    """E's outputs: ``latent`` (B, 8, h, w) in ±2.4, and ``attention`` (B, 1, h, w), logits of how much of a cell is
+    eyes and mouth: what the sender takes care of first."""
+
+    latent: Tensor
+    attention: Tensor
 
 
 class Generated(NamedTuple):
@@ -93,11 +103,16 @@ class Encoder(nn.Module):
             nn.LeakyReLU(0.1),
             nn.Conv2d(WIDTH_16, channels, 3, padding=1),
         )
+        self.attend = nn.Conv2d(WIDTH_16, 1, 3, padding=1)
+        with torch.no_grad():
+            self.attend.weight.zero_()
+            assert self.attend.bias is not None
+            self.attend.bias.fill_(NO_ATTENTION)
 
-    def forward(self, picture: Tensor, matte: Tensor, key: Tensor) -> Tensor:
-        """Latent (B, 8, h, w) in ±2.4 of a blanked ``picture`` (B, 3, H, W), its ``matte`` (1 = kept), and ``key``."""
-        latent: Tensor = self.body(torch.cat([picture - 0.5, matte - 0.5, key - 0.5], 1))
-        return LATENT_MAX * torch.tanh(latent / LATENT_MAX)
+    def forward(self, picture: Tensor, matte: Tensor, key: Tensor) -> Encoded:
+        """Of a blanked ``picture`` (B, 3, H, W), its ``matte`` (1 = kept), and ``key``."""
+        seen = self.body[:-1](torch.cat([picture - 0.5, matte - 0.5, key - 0.5], 1))
+        return Encoded(LATENT_MAX * torch.tanh(self.body[-1](seen) / LATENT_MAX), self.attend(seen))
 
 
 class Reference(nn.Module):

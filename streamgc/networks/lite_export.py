@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from streamgc.networks.lite import PLANES, Encoder, Features, Generator, Reference
+from streamgc.networks.lite import PLANES, Encoded, Encoder, Features, Generator, Reference
 
 
 def to_planes(picture: Tensor) -> Tensor:
@@ -14,15 +14,16 @@ def to_planes(picture: Tensor) -> Tensor:
 
 
 class ShippedEncoder(nn.Module):
-    """``picture``, ``matte``, ``key`` uint8 → ``latent`` float (1, 8, h, w)."""
+    """``picture``, ``matte``, ``key`` uint8 → ``latent`` float (1, 8, h, w), ``attention`` float (1, 1, h, w) in
+    0..1."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, picture: Tensor, matte: Tensor, key: Tensor) -> Tensor:
-        latent: Tensor = self.encoder(to_planes(picture), to_planes(matte), to_planes(key))
-        return latent
+    def forward(self, picture: Tensor, matte: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        encoded: Encoded = self.encoder(to_planes(picture), to_planes(matte), to_planes(key))
+        return encoded.latent, torch.sigmoid(encoded.attention)
 
 
 class ShippedReference(nn.Module):

@@ -43,6 +43,13 @@ class Made(NamedTuple):
     flow: Floats  # (1, 2, H/8, W/8): where in the key each place comes from, in pixels (x, y)
 
 
+class Encoded(NamedTuple):
+    """What the encoder says about a picture."""
+
+    latent: Floats  # (8, h, w) in ±2.4
+    attention: Floats  # (h, w), 0..1: how much of a cell is eyes and mouth
+
+
 class NetworkOptions(NamedTuple):
     """Which engine runs the networks, and how."""
 
@@ -61,10 +68,14 @@ class EncoderNetwork:
         if weights is not None:
             self.weights[:, 0, 0] = weights
 
-    def __call__(self, picture: Picture, matte: NDArray[np.uint8], key: Picture) -> Floats:
-        """Blanked ``picture`` (H, W, 3), ``matte`` (H, W) 0 or 255, ``key`` (H, W, 3) → latent (8, h, w) in ±2.4."""
+    def __call__(self, picture: Picture, matte: NDArray[np.uint8], key: Picture) -> Encoded:
+        """Of a blanked ``picture`` (H, W, 3), its ``matte`` (H, W) 0 or 255, and ``key`` (H, W, 3). A model that does
+        not say where eyes and mouth are pays attention to none."""
         feeds = {"picture": picture[None], "matte": matte[None, ..., None], "key": key[None]}
-        return np.asarray(self._engine.run(feeds)["latent"][0], np.float32)
+        out = self._engine.run(feeds)
+        latent = np.asarray(out["latent"][0], np.float32)
+        attention = out["attention"][0, 0] if "attention" in out else np.zeros(latent.shape[1:])
+        return Encoded(latent, np.asarray(attention, np.float32))
 
 
 class GeneratorNetwork:

@@ -33,7 +33,7 @@ def channel_weights(model: CallModel, cache: Cache, batches: int = 6, seed: int 
         truth, matte, key = samples.pictures[:, 1], samples.mattes[:, 1], samples.key
         kept, features = kept_cells(matte), model.reference(key)
         blanked = torch.where(matte > 0, truth, torch.full_like(truth, 0.5))
-        _, symbols = quantise(model.encoder(blanked, matte, key))
+        _, symbols = quantise(model.encoder(blanked, matte, key).latent)
         plane = torch.cat([1 - kept, kept, torch.zeros_like(kept)], 1)
         present, weight = torch.ones_like(symbols), matte * samples.persons[:, 1]
 

@@ -2,7 +2,8 @@
 
 Loss per picture, everything inside the blanking mask only (the paper's masked distortion):
     L1 + 8 MSE + 0.3 multi-scale L1 of the warped key + perceptual (VGG) + 0.1 alpha cross-entropy
-    + adversarial (LSGAN, feature matching) + change where the source stands still + β · bits per kept cell.
+    + adversarial (LSGAN, feature matching) + change where the source stands still + where eyes and mouths are
+    + β · bits per kept cell.
 β is steered so that each channel count meets its target rate: the fine knob of a call is λ in the sender's quantiser.
 """
 
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from streamgc.networks.lite import CELL, CHANNELS, LEVELS, Encoder, Reference, quantise
 from streamgc.training.call_designs import ALIGNED, generator_of
 from streamgc.training.call_losses import Losses, novelty
-from streamgc.training.call_samples import Cache, Sampler, Samples
+from streamgc.training.call_samples import FACE_WEIGHT, PART_WEIGHT, Cache, Sampler, Samples
 from streamgc.training.call_settings import CallTraining
 from streamgc.training.together import Together, train_together
 
@@ -120,7 +121,8 @@ class CallTrainer:
         self.folder, self.settings = folder, settings
         self.model = CallModel(settings.design).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if start is not None:
-            self.model.load_state_dict({name: value.float() for name, value in load_file(start).items()})
+            given = {name: value.float() for name, value in load_file(start).items()}
+            self.model.load_state_dict({**self.model.state_dict(), **given})  # what the weights lack begins anew
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.optimiser = torch.optim.Adam(self.model.parameters(), settings.rate, betas=(0.9, 0.99))
         self.beta = {channels: settings.beta * SHARE_OF_BETA[channels] for channels, _ in settings.target_bits}
@@ -210,13 +212,15 @@ class CallTrainer:
             kept = kept_cells(matte)
             news = novelty(truth, key, matte)
             attention = samples.attention[:, index] + self.settings.novelty * news
-            present = self._present(counts, news, kept)
+            present = self._present(counts, news * samples.attention[:, index], kept)
             blanked = torch.where(matte > 0, truth, torch.full_like(truth, 0.5))
-            latent = model.encoder(blanked, matte, key)
+            latent, looked = model.encoder(blanked, matte, key)
             symbols, hard = quantise(latent)
             made = model.generator(symbols, present, planes(kept, self.random, lost_shares), key, features)
             part, mse = self.losses(made, truth, matte, person, attention, self.random, sharp=index == 1)
-            loss = loss + part
+            wanted = F.avg_pool2d(samples.attention[:, index] - 1, CELL) / (FACE_WEIGHT + PART_WEIGHT)
+            missed = F.binary_cross_entropy_with_logits(looked, wanted, reduction="none")
+            loss = loss + part + self.settings.attention * (missed * kept).sum() / (kept.sum() + 1)
             pictures.append(made.picture)
             self._note("psnr", -10 * math.log10(float(mse) + 1e-9))
             if index == 1:
@@ -246,7 +250,7 @@ class CallTrainer:
         return torch.where(painted, keys.roll(1, 0), keys)
 
     def _present(self, counts: Counts, news: Tensor, kept: Tensor) -> Tensor:
-        """Which channels each cell carries, (B, 8, h, w)."""
+        """Which channels each cell carries, (B, 8, h, w); rich ones are where ``news`` (B, 1, H, W) is."""
         number = torch.arange(CHANNELS).view(1, CHANNELS, 1, 1)
         everywhere = np.select([counts == MIXED, counts == PAINTED], [LEAST, CHANNELS], counts)
         least = torch.from_numpy(everywhere).view(-1, 1, 1, 1)

@@ -17,12 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from streamgc.errors import TrainingError
+from streamgc.training.face_swaps import mirrored, some_parts, swapped
 
 SQUARE = 256
 FACE_NUMBERS = 7
 """Of a face: x and y of left eye, right eye and mouth, and the distance of the eyes, in pixels."""
-FACE_WEIGHT, PART_WEIGHT = 1.5, 4.0
+FACE_WEIGHT, PART_WEIGHT = 1.5, 8.0
 """What a face, and its eyes and mouth, weigh more than the rest of a person, which weighs 1."""
+CLOSE_UP = (12.0, 48.0)
+"""Distance of the eyes in a sample that is cut around a face, in its pixels: that of somebody at the far end of a
+sofa, and at a desk."""
 MASK_LEVEL = 0.4
 """A pixel whose person probability is above this is blanked in; a margin is added around it."""
 
@@ -43,7 +47,12 @@ class SampleSettings:
 
     batch: int = 6
     size: int = 128
-    still_share: float = 0.2
+    still_share: float = 0.25
+    swapped_share: float = 0.5
+    """Share of samples with a face whose eyes or mouth are, in the key or in the pictures after it, those of somebody
+    else."""
+    close_share: float = 0.5
+    """Share of samples with a face that are cut around it."""
     patch_share: float = 0.3
     """Share of samples in which something that the key does not hold moves into the picture."""
     moved_share: float = 0.15
@@ -83,6 +92,7 @@ class _Drawn(NamedTuple):
     key: NDArray[np.uint8]  # (256, 256, 3)
     still: bool
     faces: NDArray[np.float32]  # (2, 7)
+    key_face: NDArray[np.float32]  # (7,)
 
 
 class Sampler:
@@ -96,6 +106,7 @@ class Sampler:
         scarce = {"drivers_web": 2.5, "human_seg_vikram": 2.0, "facemask_portraits": 2.0, "ccp": 1.5}
         weights = np.array([scarce.get(str(name), 1.0) for name in cache.s_sets])
         self.still_weights = weights / weights.sum()
+        self.donors = np.flatnonzero(~np.isnan(cache.s_faces).any(1))
 
     def batch(self) -> Samples:
         settings, size = self.settings, self.settings.size
@@ -103,12 +114,12 @@ class Sampler:
             self._still() if self.random.random() < settings.still_share else self._clip()
             for _ in range(settings.batch)
         ]
+        raw = [self._swapped(one) if self.random.random() < settings.swapped_share else one for one in raw]
         pictures = _tensor(np.stack([r[0] for r in raw]))  # (B, 2, 256, 256, 3)
         masks = torch.from_numpy(np.stack([r[1] for r in raw])).float()[:, :, None] / 255
         keys = _tensor(np.stack([r[2] for r in raw])[:, None])[:, 0]
         faces = torch.from_numpy(np.stack([[attention(face) for face in r[4]] for r in raw]))[:, :, None]
-        is_still = [r[3] for r in raw]
-        grids = [self._grids(raw[i][1][1], is_still[i]) for i in range(settings.batch)]
+        grids = [self._grids(one) for one in raw]
         older, newer, of_key = (torch.from_numpy(np.stack([g[i] for g in grids])) for i in range(3))
         shown = torch.stack([_sample(pictures[:, 0], older), _sample(pictures[:, 1], newer)], 1)
         persons = torch.stack([_sample(masks[:, 0], older), _sample(masks[:, 1], newer)], 1)
@@ -144,26 +155,54 @@ class Sampler:
         index = min(max(int(np.searchsorted(cache.key_index, wanted, side="right")) - 1, int(low)), int(high) - 1)
         quality = int(random.choice(4, p=[0.5, 0.3, 0.15, 0.05]))
         both = [before, now]
-        return _Drawn(cache.frames[both], cache.masks[both], cache.keys[index, quality], False, cache.faces[both])
+        faces, key_face = cache.faces[both], cache.faces[cache.key_index[index]]
+        return _Drawn(cache.frames[both], cache.masks[both], cache.keys[index, quality], False, faces, key_face)
 
     def _still(self) -> _Drawn:
         cache = self.cache
         index = int(self.random.choice(len(self.still_weights), p=self.still_weights))
         frames, masks, faces = (np.stack([of[index]] * 2) for of in (cache.s_frames, cache.s_masks, cache.s_faces))
-        return _Drawn(frames, masks, cache.s_keys[index], True, faces)
+        return _Drawn(frames, masks, cache.s_keys[index], True, faces, faces[0])
 
-    def _grids(self, mask: NDArray[np.uint8], still: bool) -> list[NDArray[np.float32]]:
-        """Sampling grids (S, S, 2) for older, newer and key: a crop around the person, and made-up motion."""
-        random, size = self.random, self.settings.size
+    def _swapped(self, drawn: _Drawn) -> _Drawn:
+        """With somebody else's eyes or mouth, or both: in the key, or in the pictures, of which the older may go
+        without."""
+        if not len(self.donors) or np.isnan(drawn.faces).any():
+            return drawn
+        random = self.random
+        number = int(random.choice(self.donors))
+        donor, donor_face = self.cache.s_frames[number], self.cache.s_faces[number]
+        if random.random() < 0.5:
+            donor, donor_face = mirrored(donor, donor_face)
+        parts = some_parts(random)
+        if random.random() < 0.5:
+            return drawn._replace(key=swapped(drawn.key, drawn.key_face, donor, donor_face, parts))
+        first = int(random.random() < 0.3)
+        frames = drawn.frames.copy()
+        for k in range(first, 2):
+            frames[k] = swapped(frames[k], drawn.faces[k], donor, donor_face, parts)
+        return drawn._replace(frames=frames)
+
+    def _grids(self, drawn: _Drawn) -> list[NDArray[np.float32]]:
+        """Sampling grids (S, S, 2) for older, newer and key: a crop around the person or the face, and made-up
+        motion."""
+        random, size, still = self.random, self.settings.size, drawn.still
+        mask, face = drawn.masks[1], drawn.faces[1]
         side = size * math.exp(random.uniform(math.log(0.75), math.log(1.75)))
         ys, xs = np.nonzero(mask[::8, ::8] > 100)
-        if len(ys) and random.random() < 0.85:
+        if not np.isnan(face).any() and random.random() < self.settings.close_share:
+            distance = max(float(face[6]), 4.0)
+            wanted = math.exp(random.uniform(*np.log(CLOSE_UP)))
+            side = float(np.clip(size * distance / wanted, 0.6 * size, 2.2 * size))
+            centre = face[:6].reshape(3, 2).mean(0) + random.normal(0, 0.25, 2) * side
+        elif len(ys) and random.random() < 0.85:
             pick = int(random.integers(len(ys)))
             centre = np.array([xs[pick] * 8.0, ys[pick] * 8.0])
         else:
             centre = random.uniform(0, SQUARE, 2)
         half = side / 2
-        centre = np.clip(centre, half * 0.9, SQUARE - half * 0.9)
+        margin = min(half * 0.9, SQUARE / 2)
+        centre = np.clip(centre, margin, SQUARE - margin)
         line = (np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1
         x, y = np.meshgrid(line, line)
         mirror = -1.0 if random.random() < 0.5 else 1.0

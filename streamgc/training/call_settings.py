@@ -29,6 +29,8 @@ class CallTraining:
     """Weight of D's word; 0: there is no D."""
     steady: float = 4.0
     """Weight of what changes between the two pictures where the source stands still."""
+    attention: float = 0.1
+    """Weight of where E believes eyes and mouths to be."""
     samples: SampleSettings = field(default_factory=SampleSettings)
     target_bits: tuple[tuple[int, float], ...] = ((2, 1.3), (4, 4.0), (8, 10.0))
     """Target bits per kept cell for each channel count."""
@@ -36,7 +38,7 @@ class CallTraining:
     """β of two channels at the beginning; a sixth of it for four, a sixtieth for eight."""
     ramp_steps: int = 2500
     """Steps over which the target falls from three times its value, in a training from nothing; 0: it begins there."""
-    mixed_share: float = 0.5
+    mixed_share: float = 0.6
     """Share of samples in which most cells carry two channels, and those that differ most from the key all eight."""
     painted_share: float = 0.15
     """Share of samples whose key is another sample's, so that the code paints the whole picture."""

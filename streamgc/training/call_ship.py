@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from streamgc.errors import TrainingError
 from streamgc.networks.lite import CHANNELS, WIDTH_4, WIDTH_8, WIDTH_16
@@ -32,7 +33,11 @@ from streamgc.training.export import export_onnx, parity, write_variants
 PICTURE = {1: "16*rows", 2: "16*columns"}
 CELLS = {2: "rows", 3: "columns"}
 NETWORKS = {
-    "encoder": (("picture", "matte", "key"), ("latent",), dict.fromkeys(("picture", "matte", "key"), PICTURE)),
+    "encoder": (
+        ("picture", "matte", "key"),
+        ("latent", "attention"),
+        dict.fromkeys(("picture", "matte", "key"), PICTURE),
+    ),
     "reference": (("key",), ("f4", "f8", "f16"), {"key": PICTURE}),
     "generator": (
         ("symbols", "present", "plane", "key", "f4", "f8", "f16"),
@@ -62,18 +67,24 @@ Feeds = dict[str, NDArray[Any]]
 
 def load_checkpoint(path: Path) -> tuple[CallModel, int]:
     """The averaged networks of a checkpoint or of shipped weights, and the steps trained. Raises TrainingError."""
-    design = ALIGNED
+    state, steps, design = _read(path)
+    model = CallModel(design)
     try:
-        if path.suffix == ".safetensors":
-            state, steps = {k: v.float() for k, v in load_file(path).items()}, 0
-        else:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-            state, steps, design = saved["average"], int(saved["steps"]), saved.get("design", ALIGNED)
-        model = CallModel(design)
         model.load_state_dict(state)
-    except (OSError, KeyError, RuntimeError) as error:
+    except RuntimeError as error:
         raise TrainingError(f"no usable checkpoint at {path}: {error}") from error
     return model.eval(), steps
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], int, str]:
+    """Averaged weights, steps and design of a checkpoint or of shipped weights."""
+    try:
+        if path.suffix == ".safetensors":
+            return {name: value.float() for name, value in load_file(path).items()}, 0, ALIGNED
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        return saved["average"], int(saved["steps"]), saved.get("design", ALIGNED)
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+        raise TrainingError(f"no usable checkpoint at {path}: {error}") from error
 
 
 def ship_call_model(
@@ -83,16 +94,17 @@ def ship_call_model(
     notes: Mapping[str, Any],
     tables: TableSettings | None = None,
     blend: Path | None = None,
+    blend_share: float = 0.5,
 ) -> Path:
     """Export, compare with torch, fit tables, and put the model's folder in place; returns it.
 
     ``notes``: figures for the card, by name. ``blend``: weights to take the mean with, mostly those that the training
-    began from. Raises TrainingError when an export is not the same network.
+    began from, which have ``blend_share`` of it. Raises TrainingError when an export is not the same network.
     """
     model, steps = load_checkpoint(checkpoint)
     if blend is not None:
-        model = averaged(model, load_checkpoint(blend)[0])
-        notes = {"averaged with the weights before": "yes", **notes}
+        model = averaged(model, _read(blend)[0], blend_share)
+        notes = {"share of the weights before in the mean": blend_share, **notes}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         staged = Path(scratch) / "staged"

@@ -64,7 +64,7 @@ def load_checkpoint(path: Path) -> tuple[Segmenter, dict[str, float]]:
 def load_blend(checkpoint: Path, blend: Path | None) -> tuple[Segmenter, dict[str, float]]:
     """`load_checkpoint`, but the mean with the weights of ``blend``, if any."""
     network, spent = load_checkpoint(checkpoint)
-    return (network if blend is None else averaged(network, load_checkpoint(blend)[0])), spent
+    return (network if blend is None else averaged(network, load_checkpoint(blend)[0].state_dict())), spent
 
 
 def calibration_frames(cache: Path, count: int, seed: int = 7) -> Iterator[dict[str, npt.NDArray[np.uint8]]]:
