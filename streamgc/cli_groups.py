@@ -258,6 +258,30 @@ def evaluate_newcomer(
         newcomers.write_picture(picture, strips)
 
 
+@evaluate.command("precision")
+def evaluate_precision(
+    clips: Annotated[list[Path], typer.Argument(help="Video files.")],
+    selfie: Annotated[Path, typer.Option(help="selfie_segmentation.tflite: says where the person is.")],
+    rates: Annotated[str, typer.Option(help="Payload rates in kbit/s, comma-separated.")] = "5",
+    precision: Annotated[str, typer.Option(help="int8, bf16 or fp16: what is compared with fp32.")] = "int8",
+    backend: Annotated[str, typer.Option(help="Engine that runs the networks.")] = "auto",
+) -> None:
+    """What networks of fewer bits cost a call, picture by picture, from the same keys and references."""
+    from streamgc.evaluation.clips import load_clip
+    from streamgc.evaluation.precision import PrecisionStudy, mean_cost
+    from streamgc.evaluation.scores import Scorer
+    from streamgc.runtime.engine import Precision
+
+    study = PrecisionStudy(Scorer(selfie, ("alex",)), "fp32", one_of(precision, Precision, "--precision"), backend)
+    loaded = [load_clip(path) for path in clips]
+    for rate in rates.split(","):
+        costs = []
+        for clip in loaded:
+            costs.append(study.cost(clip, float(rate)))
+            typer.echo(f"{float(rate):g} kbit/s, {costs[-1]}")
+        typer.echo(f"{float(rate):g} kbit/s, {mean_cost(costs)}")
+
+
 @evaluate.command("transport")
 def evaluate_transport(
     json: Annotated[Path, typer.Option(help="File for the figures; runs that it has already are kept.")] = Path(
