@@ -93,6 +93,27 @@ def test_channels_whose_errors_cost_nothing_are_not_sent() -> None:
     assert not found[0].rich.any()
 
 
+class AttentiveEncoder(FakeEncoder):
+    """Says where eyes and mouth are."""
+
+    def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
+        out = super().run(feeds)
+        attention = np.zeros((1, 1, *out["latent"].shape[2:]), np.float32)
+        attention[0, 0, 3, 4] = 0.9
+        return {**out, "attention": attention}
+
+
+def test_an_encoder_may_say_where_eyes_and_mouth_are() -> None:
+    picture = np.full((FORMAT.height, FORMAT.width, 3), 100, np.uint8)
+    matte = np.full(picture.shape[:2], 255, np.uint8)
+    silent = EncoderNetwork(FakeEncoder())(picture, matte, picture)
+    assert silent.attention.shape == silent.latent.shape[1:] == FORMAT.grid
+    assert not silent.attention.any()
+    found = EncoderNetwork(AttentiveEncoder())(picture, matte, picture)
+    assert found.attention[3, 4] == np.float32(0.9)
+    np.testing.assert_array_equal(found.latent, silent.latent)
+
+
 @pytest.mark.parametrize("said", [[1.0] * 7, [1.0] * 7 + [0], "all", [1.0] * 7 + ["a"]])
 def test_wrong_channel_weights_are_refused(said: object, monkeypatch: pytest.MonkeyPatch) -> None:
     models = LoadedModels("lite", FORMAT, NetworkOptions(threads=1))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from streamgc.pipeline.background import blend, composite
 from streamgc.pipeline.keys import Key
 from streamgc.pipeline.looking import View
-from streamgc.pipeline.sender import LARGEST_WEIGHT, blanked, importance
+from streamgc.pipeline.sender import FACE_CARE, LARGEST_WEIGHT, blanked, cared_for, importance
 from streamgc.pipeline.settings import BLANK
 
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 40))
@@ -71,3 +71,15 @@ def test_where_nothing_differs_or_nobody_is_all_cells_weigh_the_same() -> None:
         weight = importance(view, view.picture, Key(0, view.picture))
         assert np.isfinite(weight).all()
         np.testing.assert_allclose(weight, weight.flat[0])
+
+
+def test_eyes_and_mouth_weigh_more_even_where_they_are_as_in_the_key() -> None:
+    weight = np.full((1, 2, 3), 0.2, np.float32)
+    attention = np.zeros((2, 3), np.float32)
+    np.testing.assert_array_equal(cared_for(weight, attention), weight)
+    attention[1, 2], attention[0, 1] = 1.0, 0.1
+    cared = cared_for(weight, attention)
+    assert cared.dtype == np.float32
+    assert cared[0, 1, 2] == pytest.approx(1 + FACE_CARE)
+    assert cared[0, 0, 1] > 0.3
+    assert cared[0, 1, 1] == pytest.approx(0.2)
