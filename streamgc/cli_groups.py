@@ -158,14 +158,31 @@ def train_segmenter(
     run: Run = Path("runs/segmenter"),
     minutes: Minutes = 35.0,
     start: Annotated[Path | None, typer.Option(help="Weights to start from when the run is new.")] = None,
+    doubt: Annotated[
+        Path | None, typer.Option(help="Weights that are asked, too: where they contradict a teacher, nobody knows.")
+    ] = None,
     processes: Processes = 2,
     precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is faster here.")] = "auto",
     ship: Annotated[Path | None, typer.Option(help="Model folder to write when it is done.")] = None,
+    blend: Annotated[
+        Path | None, typer.Option(help="Ship the mean with these weights: those the training began from.")
+    ] = None,
 ) -> None:
     """Train the segmenter on masks and pseudo-labels."""
     from streamgc.evaluation.scene_commands import train_command
 
-    train_command(data, teachers, run, minutes, start, processes, precision, ship)
+    train_command(
+        data,
+        teachers,
+        run,
+        minutes=minutes,
+        start=start,
+        doubt=doubt,
+        processes=processes,
+        precision=precision,
+        ship=ship,
+        blend=blend,
+    )
 
 
 @train.command("room")

@@ -1,6 +1,7 @@
 """The segmenter: network, samples, losses, training, export; all small and seeded."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -341,6 +342,32 @@ def write_validation(data: Path) -> None:
     mask[20:90, 20:50] = 255
     Image.fromarray(mask).save(data / "val" / "masks" / "ccp" / "a.png")
     Image.fromarray(np.dstack([mask] * 3)).save(data / "val" / "stills" / "ccp" / "a.jpg")
+
+
+def test_a_doubting_network_is_asked_once_and_its_doubts_are_trained_on(cache: Path, tmp_path: Path) -> None:
+    write_validation(tmp_path)
+    run = tmp_path / "run"
+    shutil.copytree(cache, run / "cache")
+    weights = tmp_path / "doubt.safetensors"
+    save_file({name: value.contiguous() for name, value in Segmenter().state_dict().items()}, weights)
+    settings = SegmenterSettings(
+        tmp_path,
+        tmp_path,
+        run,
+        None,
+        weights,
+        minutes=0.005,
+        batch=2,
+        side=64,
+        pretrained=False,
+        processes=1,
+        workers=0,
+    )
+    train_segmenter(settings)
+    written = (run / "doubted" / "items.json").stat().st_mtime_ns
+    train_segmenter(replace(settings, minutes=0.01))
+    assert (run / "doubted" / "items.json").stat().st_mtime_ns == written
+    assert len(Items(run / "doubted")) == len(Items(cache))
 
 
 def test_training_goes_on_where_it_was_interrupted(cache: Path, tmp_path: Path) -> None:

@@ -88,17 +88,17 @@ def truth_command(
 
 
 def train_command(
-    data: Annotated[Path, typer.Option(help="Folder with train/ and val/.")],
-    teachers: Annotated[Path, typer.Option(help="Folder with the teachers' networks.")],
-    run: Annotated[Path, typer.Option(help="Folder for cache and checkpoints; a training in it goes on.")],
+    data: Path,
+    teachers: Path,
+    run: Path,
+    *,
     minutes: float = 35.0,
-    start: Annotated[Path | None, typer.Option(help="Weights to start from when the run is new.")] = None,
-    processes: Annotated[int, typer.Option(help="Processes of one thread that train together.")] = 2,
-    precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is faster here.")] = "auto",
-    ship: Annotated[Path | None, typer.Option(help="Write the finished model's folder here.")] = None,
-    blend: Annotated[
-        Path | None, typer.Option(help="Ship the mean with these weights: those the training began from.")
-    ] = None,
+    start: Path | None = None,
+    doubt: Path | None = None,
+    processes: int = 2,
+    precision: str = "auto",
+    ship: Path | None = None,
+    blend: Path | None = None,
 ) -> None:
     """Train the segmenter by the clock and, if asked, export it."""
     from streamgc.training.segmenter import PRECISIONS, SegmenterSettings, person_iou, train_segmenter
@@ -106,7 +106,7 @@ def train_command(
 
     if precision != "auto" and precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: one of auto, {', '.join(PRECISIONS)}")
-    settings = SegmenterSettings(data, teachers, run, start, minutes, precision=precision, processes=processes)  # type: ignore[arg-type]
+    settings = SegmenterSettings(data, teachers, run, start, doubt, minutes, precision=precision, processes=processes)  # type: ignore[arg-type]
     checkpoint = train_segmenter(settings)
     network, _ = load_blend(checkpoint, blend)
     score = person_iou(network, data, "ccp")

@@ -23,6 +23,7 @@ from torch import Tensor
 from streamgc.errors import TrainingError
 from streamgc.networks.segmenter import Segmenter, SegmenterOutput, affinity, parameter_count
 from streamgc.training.segmenter_data import UNKNOWN, Items, build_cache, hole_fraction, read_mask, read_picture
+from streamgc.training.segmenter_doubts import opinion_of, second_opinion
 from streamgc.training.segmenter_stream import Batch, SampleStream
 from streamgc.training.together import Together, train_together
 
@@ -41,15 +42,17 @@ class SegmenterSettings:
     data: folder with `train/` and `val/` as `training/segmenter_data.py` reads it. weights: the teachers' folder,
     needed until the cache is there. run: folder for cache and checkpoints; an interrupted training in it goes on.
     start: weights (safetensors) to begin from when `run` has no checkpoint; without them the encoder begins from
-    ImageNet. minutes: of training, over all resumptions. side: of the squares that end the training; the first
-    `small_share` of it uses three quarters of it. precision: of the forward pass; `auto` takes what is faster here.
-    processes: of one thread, each with a batch of its own. workers: processes that draw samples, for each.
+    ImageNet. doubt: weights whose contradiction makes a teacher's mask unknown there (`segmenter_doubts`). minutes:
+    of training, over all resumptions. side: of the squares that end the training; the first `small_share` of it uses
+    three quarters of it. precision: of the forward pass; `auto` takes what is faster here. processes: of one thread,
+    each with a batch of its own. workers: processes that draw samples, for each.
     """
 
     data: Path
     weights: Path
     run: Path
     start: Path | None = None
+    doubt: Path | None = None
     minutes: float = 35.0
     batch: int = 12
     rate: float = 1.5e-3
@@ -319,8 +322,17 @@ def train_segmenter(settings: SegmenterSettings) -> Path:
     cache = settings.run / "cache"
     if not (cache / "items.json").exists():
         build_cache(settings.data, settings.weights, cache)
+    if settings.doubt is not None and not (_items_of(settings) / "items.json").exists():
+        network = Segmenter()
+        take_over(network, settings.doubt)
+        second_opinion(cache, opinion_of(network.eval()), _items_of(settings))
     train_together(_train, settings, settings.processes)
     return settings.run / "checkpoint.pt"
+
+
+def _items_of(settings: SegmenterSettings) -> Path:
+    """The cache that is trained on."""
+    return settings.run / ("cache" if settings.doubt is None else "doubted")
 
 
 def _train(settings: SegmenterSettings, place: Together) -> None:
@@ -328,7 +340,7 @@ def _train(settings: SegmenterSettings, place: Together) -> None:
     torch.manual_seed(settings.seed)
     trainer = SegmenterTrainer(settings)
     seed = settings.seed * 1_000_003 + trainer.step + 7919 * place.number
-    items = Items(settings.run / "cache")
+    items = Items(_items_of(settings))
     trainer.run(SampleStream(items, settings.batch, seed, settings.side * 3 // 4, settings.workers), place)
 
 
