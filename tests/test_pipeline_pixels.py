@@ -74,12 +74,14 @@ def test_where_nothing_differs_or_nobody_is_all_cells_weigh_the_same() -> None:
 
 
 def test_eyes_and_mouth_weigh_more_even_where_they_are_as_in_the_key() -> None:
-    weight = np.full((1, 2, 3), 0.2, np.float32)
+    weight, keep = np.full((1, 2, 3), 0.2, np.float32), np.ones((2, 3), np.bool_)
     attention = np.zeros((2, 3), np.float32)
-    np.testing.assert_array_equal(cared_for(weight, attention), weight)
+    np.testing.assert_allclose(cared_for(weight, keep, attention), 1, rtol=1e-6)
     attention[1, 2], attention[0, 1] = 1.0, 0.1
-    cared = cared_for(weight, attention)
+    cared = cared_for(weight, keep, attention)
     assert cared.dtype == np.float32
-    assert cared[0, 1, 2] == pytest.approx(1 + FACE_CARE)
-    assert cared[0, 0, 1] > 0.3
-    assert cared[0, 1, 1] == pytest.approx(0.2)
+    assert cared.mean() == pytest.approx(1)
+    assert cared[0, 1, 2] == pytest.approx(5 * (1 + FACE_CARE) * cared[0, 1, 1])
+    assert cared[0, 0, 1] > 1.5 * cared[0, 1, 1]
+    nobody = cared_for(weight, np.zeros((2, 3), np.bool_), attention)
+    assert np.isfinite(nobody).all()

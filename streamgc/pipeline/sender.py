@@ -51,6 +51,8 @@ LARGEST_WEIGHT = 5.0
 """A cell weighs at most so many times the mean, and at least this part of it, before the mean is made 1."""
 FACE_CARE = 12.0
 """Eyes and mouth weigh so many times more."""
+KEY_CARE = 8.0
+"""The same, when keys are compared: a key shows open eyes, or closed ones, until the next."""
 FACE_LEAST = 3.0
 """However little they differ from the key, they weigh as much as the mean where at least one part in so many of a
 cell is theirs: a glance is two pixels."""
@@ -129,6 +131,7 @@ class Sender:
         self._number = -1
         self._key_errors: dict[int, float] = {}
         self._key_in_use: int | None = None
+        self._attention = np.zeros(settings.format.grid, np.float32)  # to the picture before
         self._lock = threading.Lock()
         self._restart = False
         self._background = settings.background
@@ -246,10 +249,10 @@ class Sender:
         use."""
         choice = self._keys.choice
         used = next((key for key in choice if key.number == self._key_in_use), choice[-1])
-        best = _Fit(used, _error(view, kept, used), unseen(kept, used.picture, view.keep))
+        best = _Fit(used, self._error(view, kept, used), unseen(kept, used.picture, view.keep))
         nearest = OTHER_KEY_RATIO * best.distance(view)
         for key in choice:
-            error = _error(view, kept, key)
+            error = self._error(view, kept, key)
             if key is used or error >= nearest:  # what the key does not show is dear to find, and comes on top
                 continue
             fit = _Fit(key, error, unseen(kept, key.picture, view.keep))
@@ -257,6 +260,19 @@ class Sender:
                 best, nearest = fit, fit.distance(view)
         self._key_in_use = best.key.number
         return best
+
+    def _error(self, view: View, kept: Picture, key: Key) -> float:
+        """Mean absolute difference of a key and the kept picture in grey levels; eyes and mouth count more."""
+        inside = view.matte[::2, ::2] > 0
+        if not inside.any():
+            return 0.0
+        height, width = self._attention.shape
+        cell = inside.shape[0] // height
+        difference = _difference(kept, key).sum(2, dtype=np.int16) * inside / np.float32(3)
+        by_cell = difference.reshape(height, cell, width, -1).sum((1, 3), dtype=np.float32)
+        area = inside.reshape(height, cell, width, -1).sum((1, 3), dtype=np.float32)
+        care = 1 + KEY_CARE * self._attention
+        return float((by_cell * care).sum() / (area * care).sum())
 
     def _begin_chain(self, view: View, kept: Picture) -> None:
         """Have the chain's first key coded, or take it when that is done."""
@@ -279,7 +295,7 @@ class Sender:
 
     def _send_key(self, view: View, kept: Picture, number: int, data: bytes, slice_bytes: int) -> None:
         self._objects.add(PartKind.KEY, number, data, slice_bytes)
-        self._key_errors[number] = _error(view, kept, self._keys.newest)
+        self._key_errors[number] = self._error(view, kept, self._keys.newest)
         self._news.forget()
 
     def _aged(self, fit: _Fit) -> bool:
@@ -305,14 +321,15 @@ class Sender:
 
     def _quantise(self, view: View, kept: Picture, key: Key, number: int) -> tuple[Code, Code | None, int]:
         with self._spans("encode"):
-            latent, attention = self._encoder(kept, view.matte, key.picture)
+            latent, self._attention = self._encoder(kept, view.matte, key.picture)
         with self._spans("quantise"):
             layout = self._budget.shares.layout
             mixed = layout == MIXED
             channels = MAX_CHANNELS if mixed else layout
             found = self._history.newest_before(number, self._confirmed, key.number)
             reference, age = (found[0].code, found[1]) if found else (None, 0)
-            weight = cared_for(importance(view, kept, key), attention) * self._encoder.weights[:channels]
+            weight = cared_for(importance(view, kept, key), view.keep, self._attention)
+            weight = weight * self._encoder.weights[:channels]
             strength, tables = self._budget.strength, self._tables
             chosen = quantise(latent[:channels], view.keep, reference, age, tables, strength, weight, mixed)
         return chosen.code, reference, age
@@ -368,19 +385,14 @@ def importance(view: View, kept: Picture, key: Key) -> NDArray[np.float32]:
     return np.asarray(weight[None], np.float32)
 
 
-def cared_for(weight: NDArray[np.float32], attention: NDArray[np.float32]) -> NDArray[np.float32]:
+def cared_for(
+    weight: NDArray[np.float32], keep: NDArray[np.bool_], attention: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """What an error in each cell weighs, f32 (1, h, w), with more care of eyes and mouth; ``attention`` (h, w) 0..1
     says where they are. A mouth is one cell of a hundred, and all that listeners look at."""
     least = np.maximum(weight, (FACE_LEAST * attention).clip(max=1))
-    return np.asarray(least * (1 + FACE_CARE * attention), np.float32)
-
-
-def _error(view: View, kept: Picture, key: Key) -> float:
-    """Mean absolute difference of a key and the kept picture in grey levels."""
-    inside = view.matte[::2, ::2] > 0
-    if not inside.any():
-        return 0.0
-    return float(_difference(kept, key)[inside].mean())
+    cared = np.asarray(least * (1 + FACE_CARE * attention), np.float32)
+    return cared / cared[0, keep].mean() if keep.any() else cared
 
 
 def _difference(kept: Picture, key: Key) -> NDArray[np.int16]:
