@@ -161,6 +161,7 @@ def train_segmenter(
     doubt: Annotated[
         Path | None, typer.Option(help="Weights that are asked, too: where they contradict a teacher, nobody knows.")
     ] = None,
+    rate: Annotated[float, typer.Option(help="Learning rate; falls as a cosine over the run.")] = 1.5e-3,
     processes: Processes = 2,
     precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what is faster here.")] = "auto",
     ship: Annotated[Path | None, typer.Option(help="Model folder to write when it is done.")] = None,
@@ -178,6 +179,7 @@ def train_segmenter(
         minutes=minutes,
         start=start,
         doubt=doubt,
+        rate=rate,
         processes=processes,
         precision=precision,
         ship=ship,

@@ -95,6 +95,7 @@ def train_command(
     minutes: float = 35.0,
     start: Path | None = None,
     doubt: Path | None = None,
+    rate: float = 1.5e-3,
     processes: int = 2,
     precision: str = "auto",
     ship: Path | None = None,
@@ -106,7 +107,17 @@ def train_command(
 
     if precision != "auto" and precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: one of auto, {', '.join(PRECISIONS)}")
-    settings = SegmenterSettings(data, teachers, run, start, doubt, minutes, precision=precision, processes=processes)  # type: ignore[arg-type]
+    settings = SegmenterSettings(
+        data,
+        teachers,
+        run,
+        start,
+        doubt,
+        minutes,
+        rate=rate,
+        precision=precision,  # type: ignore[arg-type]
+        processes=processes,
+    )
     checkpoint = train_segmenter(settings)
     network, _ = load_blend(checkpoint, blend)
     score = person_iou(network, data, "ccp")
