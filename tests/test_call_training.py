@@ -12,12 +12,14 @@ from PIL import Image
 pytest.importorskip("torch")
 
 import torch
+from safetensors.torch import save_file
 
 from streamgc.call.sources import packaged_clip
 from streamgc.errors import BackendMissing, TrainingError
 from streamgc.evaluation.clips import load_clip
 from streamgc.evaluation.faces import FaceFinder
 from streamgc.evaluation.identity import FaceIdentity
+from streamgc.networks.lite import NO_ATTENTION
 from streamgc.training.averaging import averaged
 from streamgc.training.call_adversary import Adversary
 from streamgc.training.call_cache import CacheSettings, add_faces, build_cache
@@ -35,6 +37,7 @@ from streamgc.training.call_model import (
     train_call,
 )
 from streamgc.training.call_samples import (
+    CLOSE_UP,
     FACE_NUMBERS,
     FACE_WEIGHT,
     PART_WEIGHT,
@@ -149,6 +152,61 @@ def test_of_two_clips_what_moves_more_is_taken(folder: Path) -> None:
     assert kept_change(drawn._replace(masks=mask * 0)) == 0
     chosen, any_of = (np.mean([kept_change(s._clip()) for _ in range(40)]) for s in (sampler, plain))
     assert chosen > any_of
+
+
+def test_eyes_and_mouths_of_others_come_into_the_key_or_the_pictures(folder: Path) -> None:
+    add_faces(folder, lambda picture: FACE)
+    sampler = Sampler(Cache(folder), SampleSettings(still_share=0), 3)
+    seen = set()
+    for _ in range(30):
+        drawn = sampler._clip()
+        now = sampler._swapped(drawn)
+        changed = [not np.array_equal(one, other) for one, other in zip(now.frames, drawn.frames, strict=True)]
+        of_key = not np.array_equal(now.key, drawn.key)
+        assert of_key != any(changed), "one of the two, or the code would have nothing to say"
+        assert np.array_equal(now.frames[:, :60], drawn.frames[:, :60]), "above the face nothing changes"
+        seen.add((of_key, *changed))
+    assert seen == {(True, False, False), (False, True, True), (False, False, True)}
+    unknown = drawn._replace(faces=np.full((2, FACE_NUMBERS), np.nan, np.float32))
+    assert sampler._swapped(unknown) is unknown
+
+
+def test_a_close_up_is_cut_around_the_face(folder: Path) -> None:
+    add_faces(folder, lambda picture: FACE)
+    cache = Cache(folder)
+    near, far = (Sampler(cache, SampleSettings(close_share=share, moved_share=0), 3) for share in (1.0, 0.0))
+
+    def middles(sampler: Sampler) -> NDArray[np.floating]:
+        grids = [sampler._grids(sampler._clip())[1] for _ in range(40)]
+        return np.array([np.hypot(*((grid.mean((0, 1)) + 1) * 128 - [120, 113])) for grid in grids])
+
+    assert middles(near).mean() < 0.8 * middles(far).mean()
+    for _ in range(40):
+        grid = near._grids(near._clip())[1]
+        eyes = 40 / (abs(grid[0, 1, 0] - grid[0, 0, 0]) * 128)  # pixels of the sample between them
+        assert CLOSE_UP[0] * 0.99 < eyes < CLOSE_UP[1] * 1.4, "the least crop is larger than the closest wish"
+
+
+def test_the_encoder_learns_where_eyes_and_mouth_are(folder: Path, tmp_path: Path) -> None:
+    add_faces(folder, lambda picture: FACE)
+    settings = CallTraining(minutes=0, rate=3e-3, samples=SampleSettings(batch=2, size=64, close_share=1), attention=1)
+    trainer = CallTrainer(Cache(folder), tmp_path, settings)
+    before = {n: v.clone() for n, v in trainer.model.state_dict().items() if "attend" in n}
+    for _ in range(3):
+        trainer.step(trainer.sampler.batch())
+    after = trainer.model.state_dict()
+    assert before
+    assert all(not torch.equal(value, after[name]) for name, value in before.items())
+    assert float(after["encoder.attend.bias"]) > NO_ATTENTION, "in a close-up there is more of them than it began with"
+
+
+def test_weights_of_before_e_paid_attention_can_be_trained_on(folder: Path, tmp_path: Path) -> None:
+    state = {name: value.contiguous() for name, value in CallModel().state_dict().items() if "attend" not in name}
+    save_file(state, tmp_path / "old.safetensors")
+    trainer = CallTrainer(Cache(folder), tmp_path / "run", CallTraining(samples=SMALL), tmp_path / "old.safetensors")
+    assert float(trainer.model.encoder.attend.bias) == NO_ATTENTION
+    name = next(iter(state))
+    assert torch.equal(trainer.model.state_dict()[name], state[name])
 
 
 def test_what_the_key_does_not_show_is_new() -> None:
