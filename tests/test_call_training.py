@@ -204,9 +204,25 @@ def test_weights_of_before_e_paid_attention_can_be_trained_on(folder: Path, tmp_
     state = {name: value.contiguous() for name, value in CallModel().state_dict().items() if "attend" not in name}
     save_file(state, tmp_path / "old.safetensors")
     trainer = CallTrainer(Cache(folder), tmp_path / "run", CallTraining(samples=SMALL), tmp_path / "old.safetensors")
-    assert float(trainer.model.encoder.attend.bias) == NO_ATTENTION
+    assert trainer.model.state_dict()["encoder.attend.bias"].tolist() == [NO_ATTENTION]
     name = next(iter(state))
     assert torch.equal(trainer.model.state_dict()[name], state[name])
+    model, _ = load_checkpoint(tmp_path / "old.safetensors")
+    assert torch.equal(model.state_dict()[name], state[name])
+    for wrong in ({name: state[name]}, {**state, name: state[name][:1]}, {**state, "other.weight": torch.zeros(1)}):
+        save_file({key: value.contiguous() for key, value in wrong.items()}, tmp_path / "wrong.safetensors")
+        with pytest.raises(TrainingError, match="another network"):
+            load_checkpoint(tmp_path / "wrong.safetensors")
+
+
+def test_a_checkpoint_of_another_network_is_refused(folder: Path, tmp_path: Path) -> None:
+    trainer = CallTrainer(Cache(folder), tmp_path, CallTraining(samples=SMALL))
+    trainer.save()
+    state = torch.load(trainer.checkpoint, weights_only=True)
+    state["model"] = {name: value for name, value in state["model"].items() if "attend" not in name}
+    torch.save(state, trainer.checkpoint)
+    with pytest.raises(TrainingError, match="--start"):
+        CallTrainer(Cache(folder), tmp_path, CallTraining(samples=SMALL))
 
 
 def test_what_the_key_does_not_show_is_new() -> None:

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+pytest.importorskip("torch")
+pytest.importorskip("stlpips_pytorch")
+
 from streamgc.call.sources import packaged_clip
 from streamgc.errors import InputError
 from streamgc.evaluation.clips import Clip, load_clip

@@ -114,6 +114,52 @@ def test_an_encoder_may_say_where_eyes_and_mouth_are() -> None:
     np.testing.assert_array_equal(found.latent, silent.latent)
 
 
+class Saying(FakeEncoder):
+    """Says this of attention."""
+
+    def __init__(self, said: NDArray[np.float32]) -> None:
+        self._said = said
+
+    def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
+        return {**super().run(feeds), "attention": self._said}
+
+
+def test_attention_that_is_none_is_put_right_or_refused() -> None:
+    picture = np.full((FORMAT.height, FORMAT.width, 3), 100, np.uint8)
+    matte = np.full(picture.shape[:2], 255, np.uint8)
+    said = np.full((1, 1, *FORMAT.grid), 7.0, np.float32)
+    said[0, 0, 0, 0], said[0, 0, 1, 1] = np.nan, -3
+    found = EncoderNetwork(Saying(said))(picture, matte, picture).attention
+    assert (found[0, 0], found[1, 1], found[2, 2]) == (0, 0, 1)
+    with pytest.raises(ModelError, match="attention"):
+        EncoderNetwork(Saying(said[..., 1:]))(picture, matte, picture)
+
+
+def test_a_call_sends_what_the_mouth_does_before_what_a_sleeve_does() -> None:
+    """Both change alike, and there are bits for little: the one that is attended to is sent."""
+
+    class Both(FakeEncoder):
+        def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
+            out = super().run(feeds)
+            latent = np.zeros_like(out["latent"])
+            latent[0, 0, 2, 3] = latent[0, 0, 2, 6] = 1.0
+            attention = np.zeros((1, 1, *FORMAT.grid), np.float32)
+            attention[0, 0, 2, 3] = 1.0
+            return {"latent": latent, "attention": attention}
+
+    settings = SenderSettings(FORMAT, 15.0, 3.0, framing=False)
+    sender = Sender(settings, BoxEyes(), EncoderNetwork(Both()), TABLES, shares=Shares(2, 0.3, 50))
+    sender._budget.strength = 1.0
+    there = receiver()
+    pictures = [np.full((FORMAT.height, FORMAT.width, 3), 100, np.uint8)] * 3
+    for frame in encode_pictures(pictures, sender, receiver(), 15.0, 130.0):
+        there.receive(frame.message)
+    found = there._history.get(2)
+    assert found is not None
+    assert found[0].symbols[0, 2, 3] == 1
+    assert found[0].symbols[0, 2, 6] == 0
+
+
 @pytest.mark.parametrize("said", [[1.0] * 7, [1.0] * 7 + [0], "all", [1.0] * 7 + ["a"]])
 def test_wrong_channel_weights_are_refused(said: object, monkeypatch: pytest.MonkeyPatch) -> None:
     models = LoadedModels("lite", FORMAT, NetworkOptions(threads=1))

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamgc.pipeline.background import blend, composite
-from streamgc.pipeline.keys import Key
+from streamgc.pipeline.importance import FACE_ATTENTION, FACE_CARE, LARGEST_WEIGHT, cared_for, importance, key_error
 from streamgc.pipeline.looking import View
-from streamgc.pipeline.sender import FACE_CARE, LARGEST_WEIGHT, blanked, cared_for, importance
+from streamgc.pipeline.sender import blanked
 from streamgc.pipeline.settings import BLANK
 
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 40))
@@ -53,7 +53,7 @@ def test_a_cell_weighs_what_it_differs_from_the_key() -> None:
     view = seen(keep)
     key = view.picture.copy()
     key[32:48, 48:64] += 60
-    weight = importance(view, view.picture, Key(0, key))
+    weight = importance(view.keep, view.picture, key)
     assert weight.shape == (1, 6, 7)
     assert weight.dtype == np.float32
     assert weight[0][keep].mean() == pytest.approx(1)
@@ -62,26 +62,38 @@ def test_a_cell_weighs_what_it_differs_from_the_key() -> None:
     assert weight.min() > 0
     # Every second pixel each way is looked at; a change elsewhere does not count.
     key[::2, ::2] = view.picture[::2, ::2]
-    np.testing.assert_allclose(importance(view, view.picture, Key(0, key))[0][keep], 1, rtol=1e-5)
+    np.testing.assert_allclose(importance(view.keep, view.picture, key)[0][keep], 1, rtol=1e-5)
 
 
 def test_where_nothing_differs_or_nobody_is_all_cells_weigh_the_same() -> None:
     for keep in (np.ones((3, 4), np.bool_), np.zeros((3, 4), np.bool_)):
         view = seen(keep)
-        weight = importance(view, view.picture, Key(0, view.picture))
+        weight = importance(view.keep, view.picture, view.picture)
         assert np.isfinite(weight).all()
         np.testing.assert_allclose(weight, weight.flat[0])
 
 
 def test_eyes_and_mouth_weigh_more_even_where_they_are_as_in_the_key() -> None:
     weight, keep = np.full((1, 2, 3), 0.2, np.float32), np.ones((2, 3), np.bool_)
-    attention = np.zeros((2, 3), np.float32)
-    np.testing.assert_allclose(cared_for(weight, keep, attention), 1, rtol=1e-6)
-    attention[1, 2], attention[0, 1] = 1.0, 0.1
+    attention = np.full((2, 3), FACE_ATTENTION, np.float32)
+    np.testing.assert_allclose(cared_for(weight, keep, attention), 1, rtol=1e-6, err_msg="a cheek is no mouth")
+    attention[1, 2], attention[0, 1] = 1.0, FACE_ATTENTION + 0.1
     cared = cared_for(weight, keep, attention)
     assert cared.dtype == np.float32
     assert cared.mean() == pytest.approx(1)
-    assert cared[0, 1, 2] == pytest.approx(5 * (1 + FACE_CARE) * cared[0, 1, 1])
+    assert cared[0, 1, 2] == pytest.approx(5 * (1 + FACE_CARE) * cared[0, 1, 1], rel=1e-4)
     assert cared[0, 0, 1] > 1.5 * cared[0, 1, 1]
-    nobody = cared_for(weight, np.zeros((2, 3), np.bool_), attention)
-    assert np.isfinite(nobody).all()
+    assert np.isfinite(cared_for(weight, np.zeros((2, 3), np.bool_), attention)).all()
+
+
+def test_a_key_with_the_wrong_mouth_is_farther_than_one_with_the_wrong_sleeve() -> None:
+    view = seen(np.ones((4, 5), np.bool_))
+    mouth, sleeve = view.picture.copy(), view.picture.copy()
+    mouth[16:32, 32:48] += 40
+    sleeve[48:64, 0:16] += 50
+    nowhere, there = np.zeros((4, 5), np.float32), np.zeros((4, 5), np.float32)
+    there[1, 2] = 0.9
+    assert key_error(view.matte, view.picture, mouth, nowhere) == pytest.approx(40 / 20)
+    assert key_error(view.matte, view.picture, sleeve, nowhere) == pytest.approx(50 / 20)
+    assert key_error(view.matte, view.picture, mouth, there) > 3 * key_error(view.matte, view.picture, sleeve, there)
+    assert key_error(view.matte * 0, view.picture, mouth, there) == 0

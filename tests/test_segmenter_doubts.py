@@ -47,7 +47,7 @@ def test_what_is_disputed_becomes_unknown() -> None:
     same = item("pseudo", teacher)
     assert doubted(same, teacher) is same
     finger = box(10, 30, 64, 60) | box(20, 20, 27, 27)
-    assert doubted(item("pseudo", box(0, 0, 64, 90)), box(0, 0, 64, 90) - box(20, 20, 27, 27)).single
+    assert doubted(item("pseudo", box(0, 0, 64, 90)), box(0, 0, 64, 90) - box(20, 20, 25, 25)).single
     assert (doubted(item("pseudo", finger), box(10, 30, 64, 60)).person == DOUBT).sum() > 20
 
 

@@ -28,6 +28,7 @@ from streamgc.scene.affinity import EMBEDDING, OFFSET_UNIT, logits, votes_of  # 
 from streamgc.scene.instances import check_instances  # noqa: E402
 from streamgc.scene.labels import LABEL_COUNT, Label  # noqa: E402
 from streamgc.scene.segmenter import Segmenter as SceneSegmenter  # noqa: E402
+from streamgc.training import segmenter  # noqa: E402
 from streamgc.training.segmenter import (  # noqa: E402
     SegmenterSettings,
     SegmenterTrainer,
@@ -344,7 +345,16 @@ def write_validation(data: Path) -> None:
     Image.fromarray(np.dstack([mask] * 3)).save(data / "val" / "stills" / "ccp" / "a.jpg")
 
 
-def test_a_doubting_network_is_asked_once_and_its_doubts_are_trained_on(cache: Path, tmp_path: Path) -> None:
+def test_a_doubting_network_is_asked_once_and_its_doubts_are_trained_on(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained_on: list[Path] = []
+
+    def noting(folder: Path) -> Items:
+        trained_on.append(folder)
+        return Items(folder)
+
+    monkeypatch.setattr(segmenter, "Items", noting)
     write_validation(tmp_path)
     run = tmp_path / "run"
     shutil.copytree(cache, run / "cache")
@@ -364,10 +374,15 @@ def test_a_doubting_network_is_asked_once_and_its_doubts_are_trained_on(cache: P
         workers=0,
     )
     train_segmenter(settings)
+    assert trained_on == [run / "doubted"]
+    asked = (run / "doubted" / "asked.txt").read_text()
     written = (run / "doubted" / "items.json").stat().st_mtime_ns
     train_segmenter(replace(settings, minutes=0.01))
     assert (run / "doubted" / "items.json").stat().st_mtime_ns == written
     assert len(Items(run / "doubted")) == len(Items(cache))
+    save_file({name: value.contiguous() for name, value in Segmenter().state_dict().items()}, weights)
+    train_segmenter(replace(settings, minutes=0.015))
+    assert (run / "doubted" / "asked.txt").read_text() != asked, "another network has other doubts"
 
 
 def test_training_goes_on_where_it_was_interrupted(cache: Path, tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ class _Evaluation:
         codec = self.codecs[name]
         if not isinstance(codec, ConventionalCodec):
             return None
-        measured = [*self.scorer.trunks, *(["identity"] if self.identity is not None else [])]
+        measured = [*self.scorer.trunks, *(["identity", "expression"] if self.identity is not None else [])]
         options = sorted(codec.settings.options.items())
         return json.dumps([clip.digest, name, rate, *self.setting, codec.settings.encoder, options, measured])
 

@@ -57,9 +57,12 @@ class TwinSender(Sender):
 
     def _quantise(self, view: View, kept: Picture, key: Key, number: int) -> tuple[Code, Code | None, int]:
         code, reference, age = super()._quantise(view, kept, key, number)
-        own, self._encoder = self._encoder, self._other
-        coarse, _, _ = super()._quantise(view, kept, key, number)
-        self._encoder = own
+        own = self._encoder, self._attention
+        self._encoder = self._other
+        try:
+            coarse, _, _ = super()._quantise(view, kept, key, number)
+        finally:
+            self._encoder, self._attention = own  # what the other pays attention to chooses no key
         self.twins.append(Twin(code, coarse, reference, age, key))
         return code, reference, age
 
@@ -90,7 +93,7 @@ class PrecisionCost(NamedTuple):
     bits: float
     """By which the codes grow, as a share."""
     flips: float
-    """Share of the kept cells' symbols that differ."""
+    """Share of the symbols sent that differ."""
 
     def __str__(self) -> str:
         return (
@@ -110,7 +113,7 @@ class PrecisionStudy:
         backend: str = "auto",
         side: int = 256,
     ) -> None:
-        """Raises ModelError and EngineError where a precision is not there."""
+        """Raises ModelError where there is no such model."""
         self._format, self._scorer = PictureFormat(side, side), scorer
         self._fine, self._coarse = (
             LoadedModels("lite", self._format, NetworkOptions(backend, precision)) for precision in (fine, coarse)
@@ -142,9 +145,8 @@ def _difference(twins: Sequence[Twin], tables: Tables) -> tuple[float, float]:
     for twin in twins:
         first += code_bits(twin.fine, twin.reference, twin.age, tables)
         second += code_bits(twin.coarse, twin.reference, twin.age, tables)
-        kept = np.broadcast_to(twin.fine.keep, twin.fine.symbols.shape)
-        differing += int((twin.fine.symbols != twin.coarse.symbols)[kept].sum())
-        symbols += int(kept.sum())
+        differing += int((twin.fine.symbols != twin.coarse.symbols).sum())
+        symbols += int((twin.fine.present | twin.coarse.present).sum())
     return second / max(first, 1.0) - 1, differing / max(1, symbols)
 
 

@@ -1,6 +1,6 @@
 """The lite family: real time on two CPU cores. Encoder E, reference features, generator G of the call model.
 
-    blanked picture x, matte, key ──▶ E ──▶ latent ──q──▶ ŵ (8 × H/16 × W/16, L = 5)
+    blanked picture x, matte, key ──▶ E ──▶ latent ──q──▶ ŵ (8 × H/16 × W/16, L = 5), attention (H/16 × W/16)
     key ──▶ Reference ──▶ f4, f8, f16                         (once a key)
     ŵ, plane, key, f4, f8, f16 ──▶ G ──▶ RGB + alpha
 
@@ -44,8 +44,8 @@ class Features(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """E's outputs: ``latent`` (B, 8, h, w) in ±2.4, and ``attention`` (B, 1, h, w), logits of how much of a cell is
-    eyes and mouth: what the sender takes care of first."""
+    """E's outputs: ``latent`` (B, 8, h, w) in ±2.4, and ``attention`` (B, 1, h, w), logits: to a face, and most
+    to its eyes and mouth, of which the sender takes care first."""
 
     latent: Tensor
     attention: Tensor
@@ -87,7 +87,7 @@ class Residual(nn.Module):
 
 
 class Encoder(nn.Module):
-    """E: what the key does not say about the picture, in 8 channels a cell."""
+    """E: what the key does not say about the picture, in 8 channels a cell; and where eyes and mouth are."""
 
     def __init__(self, channels: int = CHANNELS) -> None:
         super().__init__()

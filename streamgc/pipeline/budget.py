@@ -28,7 +28,7 @@ EARLY_SECONDS = (0.3, 1.0)
 """Between so many seconds after the start one more key may be had on the start's account: the first shows how somebody
 sat down, and a key saved up for comes after three seconds."""
 EARLY_ERROR = 14.0
-"""Mean difference of key and picture, in grey levels, from which that is done."""
+"""Error of a key, in grey levels (`importance.key_error`), from which that is done."""
 KEY_AHEAD = 2.0
 """So many times a key's usual cost may be spent before it is saved up, without a word to λ; what is spent is paid back
 before the next key. A key leaves whole whatever it costs: its last slice would come seconds later."""
@@ -118,7 +118,7 @@ class Budget:
         return settled and not self.narrow and self._spare >= -LENDING_KEYS * self._key_cost
 
     def grants_early_key(self, error: float) -> bool:
-        """Whether a key whose error (mean grey levels) is this large may be replaced on the start's account."""
+        """Whether a key whose error (grey levels) is this large may be replaced on the start's account."""
         first, last = (seconds * self.fps for seconds in EARLY_SECONDS)
         early = not self._starting and first <= self._since_start < last
         return early and not self.narrow and not self._early_made and error > EARLY_ERROR

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgc.codec.symbols import LEAST_CHANNELS, MAX_CHANNELS, Code
+from streamgc.errors import ModelError
 from streamgc.pipeline.detail import fine_part
 from streamgc.runtime.engine import Precision
 
@@ -47,7 +48,7 @@ class Encoded(NamedTuple):
     """What the encoder says about a picture."""
 
     latent: Floats  # (8, h, w) in ±2.4
-    attention: Floats  # (h, w), 0..1: how much of a cell is eyes and mouth
+    attention: Floats  # (h, w), 0..1: to a face, and most to its eyes and mouth
 
 
 class NetworkOptions(NamedTuple):
@@ -69,13 +70,17 @@ class EncoderNetwork:
             self.weights[:, 0, 0] = weights
 
     def __call__(self, picture: Picture, matte: NDArray[np.uint8], key: Picture) -> Encoded:
-        """Of a blanked ``picture`` (H, W, 3), its ``matte`` (H, W) 0 or 255, and ``key`` (H, W, 3). A model that does
-        not say where eyes and mouth are pays attention to none."""
+        """Of a blanked ``picture`` (H, W, 3), its ``matte`` (H, W) 0 or 255, and ``key`` (H, W, 3). A model that says
+        nothing of attention pays none. Raises ModelError where it says so of other cells."""
         feeds = {"picture": picture[None], "matte": matte[None, ..., None], "key": key[None]}
         out = self._engine.run(feeds)
         latent = np.asarray(out["latent"][0], np.float32)
-        attention = out["attention"][0, 0] if "attention" in out else np.zeros(latent.shape[1:])
-        return Encoded(latent, np.asarray(attention, np.float32))
+        attention = np.zeros(latent.shape[1:], np.float32)
+        if "attention" in out:
+            if out["attention"].shape != (1, 1, *attention.shape):
+                raise ModelError(f"the encoder's attention has the shape {out['attention'].shape}, not (1, 1, h, w)")
+            np.clip(np.nan_to_num(out["attention"][0, 0]), 0, 1, out=attention)
+        return Encoded(latent, attention)
 
 
 class GeneratorNetwork:

@@ -24,6 +24,7 @@ from streamgc.codec.tables import Tables
 from streamgc.pipeline.budget import PACKET_BYTES, SLICE_BYTES, Budget, Shares
 from streamgc.pipeline.detail import doubled
 from streamgc.pipeline.history import History, unwrap
+from streamgc.pipeline.importance import cared_for, importance, key_error
 from streamgc.pipeline.keys import ChainStart, Key, KeySource, start_chain
 from streamgc.pipeline.looking import Eyes, View
 from streamgc.pipeline.networks import EncoderNetwork
@@ -35,8 +36,8 @@ from streamgc.profiling.spans import Spans
 
 Picture = NDArray[np.uint8]
 NEW_KEY_RATIO, NEW_KEY_OFFSET = 1.25, 0.3
-"""A new key is worth its bytes when the key's mean error against the kept picture has grown by this factor and so many
-grey levels since the key was made: the error of its coding is no reason for another."""
+"""A new key is worth its bytes when the key's error against the kept picture (`importance.key_error`) has grown by this
+factor and so many grey levels since the key was made: the error of its coding is no reason for another."""
 OTHER_KEY_RATIO = 0.95
 """Another key is taken up when its error is below this share of that of the key in use: whoever turns and turns back is
 shown with the key of before, for no bits but those of a code without reference."""
@@ -45,17 +46,6 @@ UNSEEN_WEIGHT = 5.0
 from before it came is nearer for the rest."""
 LABELS_CHANGED = 0.08
 """Share of cells with another label above which the map is sent again."""
-ALIKE = 0.3
-"""Part of a cell's weight that does not depend on how much it differs from the key."""
-LARGEST_WEIGHT = 5.0
-"""A cell weighs at most so many times the mean, and at least this part of it, before the mean is made 1."""
-FACE_CARE = 12.0
-"""Eyes and mouth weigh so many times more."""
-KEY_CARE = 8.0
-"""The same, when keys are compared: a key shows open eyes, or closed ones, until the next."""
-FACE_LEAST = 3.0
-"""However little they differ from the key, they weigh as much as the mean where at least one part in so many of a
-cell is theirs: a glance is two pixels."""
 FINE_CRF = 9
 """Keys of twice the width and height are coded so much coarser: what they lose is less than what a small one lacks."""
 CROP_REPEAT = 15
@@ -76,23 +66,38 @@ class Sent(NamedTuple):
     kept_strength: float = 1.0  # see looking.View
 
 
+class _Seen(NamedTuple):
+    """A picture to be coded."""
+
+    view: View
+    kept: Picture
+    attention: NDArray[np.float32]  # to the picture before
+
+    def error(self, key: Key) -> float:
+        """How far a key is from the picture, see `importance.key_error`."""
+        return key_error(self.view.matte, self.kept, key.picture, self.attention)
+
+    def unseen(self, key: Key) -> NDArray[np.float32]:
+        """What a key does not show, see `news.unseen`."""
+        return unseen(self.kept, key.picture, self.view.keep)
+
+
 class _Beginning(NamedTuple):
     """A chain that is begun beside the call, and what its first key shows."""
 
     start: Future[ChainStart]
-    view: View
-    kept: Picture
+    seen: _Seen
 
 
 class _Fit(NamedTuple):
     """How well a key fits a picture."""
 
     key: Key
-    error: float  # mean difference in grey levels
+    error: float  # see `importance.key_error`
     unseen: NDArray[np.float32]  # what the key does not show, see `news.unseen`
 
     def distance(self, view: View) -> float:
-        """The mean difference, and what no motion makes good weighs more."""
+        """The error, and what no motion makes good weighs more."""
         return self.error + UNSEEN_WEIGHT * float(self.unseen.sum()) / max(1, int(view.keep.sum()))
 
 
@@ -188,7 +193,7 @@ class Sender:
             self._start_again()
         starting = not self._keys.chained
         with self._spans("key"):
-            key = self._choose_key(view, kept)
+            key = self._choose_key(_Seen(view, kept, self._attention))
             self._offer_room(view)
         code, reference, age = self._quantise(view, kept, key, number)
         with self._spans("code"):
@@ -218,72 +223,60 @@ class Sender:
         self._history.clear()
         self._confirmed.clear()
         self._labels = None
+        self._attention = np.zeros_like(self._attention)
         self._room.offer_again()
 
-    def _choose_key(self, view: View, kept: Picture) -> Key:
+    def _choose_key(self, seen: _Seen) -> Key:
         """The key for this frame; starts and renews the chain on the way."""
         if not self._keys.choice:
-            number, data = self._keys.make_coarse(kept)
+            number, data = self._keys.make_coarse(seen.kept)
             self._objects.add(PartKind.COARSE_KEY, number, data, len(data))
             assert self._keys.coarse is not None
             return self._keys.coarse  # the chain begins with the next frame: both at once would hold up this one
-        fit = self._fitting(view, kept)
+        fit = self._fitting(seen)
         news = self._news.see(fit.unseen > 0, self._budget.fps)
         under_way = self._objects.pending(PartKind.KEY) or self._objects.pending(PartKind.COARSE_KEY)
         if not self._keys.started:
-            self._begin_chain(view, kept)
+            self._begin_chain(seen)
         elif not under_way and self._aged(fit):
             early = self._budget.grants_early_key(fit.error)
             saved = self._budget.affords_key and news is not Change.ARRIVES
             if early or saved or (news is Change.STAYS and self._budget.lends_key):
-                number, data = self._keys.make(self._key_picture(view, kept))
+                number, data = self._keys.make(self._key_picture(seen.view, seen.kept))
                 self._budget.key_made(len(data), early)
-                self._send_key(view, kept, number, data, PACKET_BYTES if early else self._budget.slice_bytes)
+                self._send_key(seen, number, data, PACKET_BYTES if early else self._budget.slice_bytes)
                 if all(fit.key is not held for held in self._keys.choice):
                     # The new key takes the place of the oldest: where it arrives whole with this frame, that is gone.
-                    fit = self._fitting(view, kept)
+                    fit = self._fitting(seen)
         return fit.key
 
-    def _fitting(self, view: View, kept: Picture) -> _Fit:
+    def _fitting(self, seen: _Seen) -> _Fit:
         """Of the keys that the receiver holds the one that is nearest to the picture; rather the newest, or the one in
         use."""
         choice = self._keys.choice
         used = next((key for key in choice if key.number == self._key_in_use), choice[-1])
-        best = _Fit(used, self._error(view, kept, used), unseen(kept, used.picture, view.keep))
-        nearest = OTHER_KEY_RATIO * best.distance(view)
+        best = _Fit(used, seen.error(used), seen.unseen(used))
+        nearest = OTHER_KEY_RATIO * best.distance(seen.view)
         for key in choice:
-            error = self._error(view, kept, key)
+            error = seen.error(key)
             if key is used or error >= nearest:  # what the key does not show is dear to find, and comes on top
                 continue
-            fit = _Fit(key, error, unseen(kept, key.picture, view.keep))
-            if fit.distance(view) < nearest:
-                best, nearest = fit, fit.distance(view)
+            fit = _Fit(key, error, seen.unseen(key))
+            if fit.distance(seen.view) < nearest:
+                best, nearest = fit, fit.distance(seen.view)
         self._key_in_use = best.key.number
         return best
 
-    def _error(self, view: View, kept: Picture, key: Key) -> float:
-        """Mean absolute difference of a key and the kept picture in grey levels; eyes and mouth count more."""
-        inside = view.matte[::2, ::2] > 0
-        if not inside.any():
-            return 0.0
-        height, width = self._attention.shape
-        cell = inside.shape[0] // height
-        difference = _difference(kept, key).sum(2, dtype=np.int16) * inside / np.float32(3)
-        by_cell = difference.reshape(height, cell, width, -1).sum((1, 3), dtype=np.float32)
-        area = inside.reshape(height, cell, width, -1).sum((1, 3), dtype=np.float32)
-        care = 1 + KEY_CARE * self._attention
-        return float((by_cell * care).sum() / (area * care).sum())
-
-    def _begin_chain(self, view: View, kept: Picture) -> None:
+    def _begin_chain(self, seen: _Seen) -> None:
         """Have the chain's first key coded, or take it when that is done."""
         if self._beginning is None:
-            start = partial(start_chain, self._keys.crf, self._key_picture(view, kept))
-            self._beginning = _Beginning(_submitted(start, self._executor), view, kept)
-        coded, view, kept = self._beginning
+            start = partial(start_chain, self._keys.crf, self._key_picture(seen.view, seen.kept))
+            self._beginning = _Beginning(_submitted(start, self._executor), seen)
+        coded, seen = self._beginning
         if coded.done():
             self._beginning = None
             number, data = self._keys.begin(coded.result())
-            self._send_key(view, kept, number, data, SLICE_BYTES)  # small slices: what is lost is mended on any path
+            self._send_key(seen, number, data, SLICE_BYTES)  # small slices: what is lost is mended on any path
 
     def _key_picture(self, view: View, kept: Picture) -> Picture:
         """What a key shows: what is kept of the picture, twice as large if keys are to be fine."""
@@ -293,9 +286,9 @@ class Sender:
         large = view.large() if view.large is not None else resize(view.picture, *size)
         return blanked(large, doubled(view.matte))
 
-    def _send_key(self, view: View, kept: Picture, number: int, data: bytes, slice_bytes: int) -> None:
+    def _send_key(self, seen: _Seen, number: int, data: bytes, slice_bytes: int) -> None:
         self._objects.add(PartKind.KEY, number, data, slice_bytes)
-        self._key_errors[number] = self._error(view, kept, self._keys.newest)
+        self._key_errors[number] = seen.error(self._keys.newest)
         self._news.forget()
 
     def _aged(self, fit: _Fit) -> bool:
@@ -328,7 +321,7 @@ class Sender:
             channels = MAX_CHANNELS if mixed else layout
             found = self._history.newest_before(number, self._confirmed, key.number)
             reference, age = (found[0].code, found[1]) if found else (None, 0)
-            weight = cared_for(importance(view, kept, key), view.keep, self._attention)
+            weight = cared_for(importance(view.keep, kept, key.picture), view.keep, self._attention)
             weight = weight * self._encoder.weights[:channels]
             strength, tables = self._budget.strength, self._tables
             chosen = quantise(latent[:channels], view.keep, reference, age, tables, strength, weight, mixed)
@@ -369,33 +362,3 @@ def blanked(picture: Picture, matte: NDArray[np.uint8]) -> Picture:
     for channel in range(3):
         mask[..., channel] = matte
     return (picture & mask) | (~mask & np.uint8(BLANK))
-
-
-def importance(view: View, kept: Picture, key: Key) -> NDArray[np.float32]:
-    """What an error in each cell weighs, f32 (1, h, w), 1 in the mean over the kept cells: as much as the cell differs
-    from the key. Where the key is right already, symbols change little that anybody sees."""
-    height, width = view.keep.shape
-    change = _difference(kept, key)
-    cells = change.reshape(height, change.shape[0] // height, width, -1).mean((1, 3), dtype=np.float32)
-    mean = float(cells[view.keep].mean()) if view.keep.any() else 0.0
-    share = (cells + ALIKE * mean + 1e-3) / ((1 + ALIKE) * mean + 1e-3)
-    weight = share.clip(1 / LARGEST_WEIGHT, LARGEST_WEIGHT)
-    if view.keep.any():
-        weight /= weight[view.keep].mean()
-    return np.asarray(weight[None], np.float32)
-
-
-def cared_for(
-    weight: NDArray[np.float32], keep: NDArray[np.bool_], attention: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """What an error in each cell weighs, f32 (1, h, w), with more care of eyes and mouth; ``attention`` (h, w) 0..1
-    says where they are. A mouth is one cell of a hundred, and all that listeners look at."""
-    least = np.maximum(weight, (FACE_LEAST * attention).clip(max=1))
-    cared = np.asarray(least * (1 + FACE_CARE * attention), np.float32)
-    return cared / cared[0, keep].mean() if keep.any() else cared
-
-
-def _difference(kept: Picture, key: Key) -> NDArray[np.int16]:
-    """Absolute difference of a key and the kept picture in grey levels, on every second pixel each way: enough to
-    compare them by."""
-    return np.asarray(np.abs(kept[::2, ::2].astype(np.int16) - key.picture[::2, ::2]), np.int16)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from streamgc.errors import TrainingError
 from streamgc.networks.lite import CELL, CHANNELS, LEVELS, Encoder, Reference, quantise
 from streamgc.training.call_designs import ALIGNED, generator_of
 from streamgc.training.call_losses import Losses, novelty
@@ -40,6 +42,8 @@ LEAST = 2
 """Channels of every kept cell."""
 RICH_PRICE = 0.1
 """β of what rich cells add, in parts of that of eight channels everywhere."""
+NEW_LAYER = "encoder.attend."
+"""What weights of before lack."""
 MIXED = 0
 """Stands for a channel count: two channels in most cells, eight in the rich ones."""
 PAINTED = -1
@@ -73,6 +77,16 @@ class CallModel(nn.Module):
     def __init__(self, design: str = ALIGNED) -> None:
         super().__init__()
         self.encoder, self.reference, self.generator, self.prior = Encoder(), Reference(), generator_of(design), Prior()
+
+
+def completed(model: CallModel, given: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
+    """The weights ``given`` for a model. Those of before E paid attention lack its last layer, which begins anew;
+    raises TrainingError, naming the ``source``, when they are of another network."""
+    own = model.state_dict()
+    fits = all(name in own and own[name].shape == value.shape for name, value in given.items())
+    if not fits or any(not name.startswith(NEW_LAYER) for name in own.keys() - given.keys()):
+        raise TrainingError(f"{source} holds the weights of another network")
+    return {**own, **given}
 
 
 def kept_cells(matte: Tensor) -> Tensor:
@@ -122,7 +136,7 @@ class CallTrainer:
         self.model = CallModel(settings.design).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if start is not None:
             given = {name: value.float() for name, value in load_file(start).items()}
-            self.model.load_state_dict({**self.model.state_dict(), **given})  # what the weights lack begins anew
+            self.model.load_state_dict(completed(self.model, given, start))
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.optimiser = torch.optim.Adam(self.model.parameters(), settings.rate, betas=(0.9, 0.99))
         self.beta = {channels: settings.beta * SHARE_OF_BETA[channels] for channels, _ in settings.target_bits}
@@ -142,9 +156,12 @@ class CallTrainer:
         if not self.checkpoint.is_file():
             return
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.average = state["average"]
-        self.optimiser.load_state_dict(state["optimiser"])
+        try:
+            self.model.load_state_dict(state["model"])
+            self.average = state["average"]
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise TrainingError(f"{self.checkpoint} is of another network: take another --run, and --start") from error
         self.steps = int(state["steps"])
         self.beta.update(state["beta"])
         if self.losses.adversary is not None and "adversary" in state:

@@ -39,7 +39,8 @@ class CallTraining:
     ramp_steps: int = 2500
     """Steps over which the target falls from three times its value, in a training from nothing; 0: it begins there."""
     mixed_share: float = 0.6
-    """Share of samples in which most cells carry two channels, and those that differ most from the key all eight."""
+    """Share of samples in which most cells carry two channels, and those that differ most from the key, and faces,
+    all eight."""
     painted_share: float = 0.15
     """Share of samples whose key is another sample's, so that the code paints the whole picture."""
     novelty: float = 1.5

@@ -25,7 +25,7 @@ from streamgc.runtime.store import MANIFEST, write_model_json
 from streamgc.training.averaging import averaged
 from streamgc.training.call_channels import channel_weights
 from streamgc.training.call_designs import ALIGNED
-from streamgc.training.call_model import CallModel
+from streamgc.training.call_model import CallModel, completed
 from streamgc.training.call_samples import Cache
 from streamgc.training.call_tables import TableSettings, fit_call_tables
 from streamgc.training.export import export_onnx, parity, write_variants
@@ -69,10 +69,7 @@ def load_checkpoint(path: Path) -> tuple[CallModel, int]:
     """The averaged networks of a checkpoint or of shipped weights, and the steps trained. Raises TrainingError."""
     state, steps, design = _read(path)
     model = CallModel(design)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise TrainingError(f"no usable checkpoint at {path}: {error}") from error
+    model.load_state_dict(completed(model, state, path))
     return model.eval(), steps
 
 
@@ -103,7 +100,9 @@ def ship_call_model(
     """
     model, steps = load_checkpoint(checkpoint)
     if blend is not None:
-        model = averaged(model, _read(blend)[0], blend_share)
+        others, _, _ = _read(blend)
+        completed(model, others, blend)
+        model = averaged(model, others, blend_share)
         notes = {"share of the weights before in the mean": blend_share, **notes}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:

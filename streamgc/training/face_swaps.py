@@ -41,7 +41,7 @@ def some_parts(random: np.random.Generator) -> Parts:
 
 
 def mirrored(picture: Picture, face: Face) -> tuple[Picture, Face]:
-    """A picture (H, W, 3) and its face seven numbers (`call_samples.FACE_NUMBERS`), left and right exchanged."""
+    """A picture (H, W, 3) and the seven numbers of its face (`call_samples.FACE_NUMBERS`), left and right exchanged."""
     width = picture.shape[1]
     left, right, mouth = face[:6].reshape(3, 2)
     turned = [np.array([width - 1 - x, y], np.float32) for x, y in (right, left, mouth)]

@@ -3,6 +3,7 @@
 The learning rate follows a cosine of the time spent, not of steps, so that a shared machine ends where a fast one does.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -322,12 +323,24 @@ def train_segmenter(settings: SegmenterSettings) -> Path:
     cache = settings.run / "cache"
     if not (cache / "items.json").exists():
         build_cache(settings.data, settings.weights, cache)
-    if settings.doubt is not None and not (_items_of(settings) / "items.json").exists():
-        network = Segmenter()
-        take_over(network, settings.doubt)
-        second_opinion(cache, opinion_of(network.eval()), _items_of(settings))
+    if settings.doubt is not None:
+        _doubt(settings.doubt, cache, _items_of(settings))
     train_together(_train, settings, settings.processes)
     return settings.run / "checkpoint.pt"
+
+
+def _doubt(weights: Path, cache: Path, target: Path) -> None:
+    """Have a network doubt the items of a cache, once for these weights and this cache."""
+    network = Segmenter()
+    take_over(network, weights)
+    said = target / "asked.txt"
+    asked = hashlib.sha256(weights.read_bytes() + (cache / "items.json").read_bytes()).hexdigest()
+    if said.is_file() and said.read_text() == asked:
+        return
+    said.unlink(missing_ok=True)
+    marked, of_all = second_opinion(cache, opinion_of(network.eval()), target)
+    said.write_text(asked)
+    print(f"{marked} of {of_all} masks of teachers are contradicted in places", flush=True)
 
 
 def _items_of(settings: SegmenterSettings) -> Path:

@@ -20,16 +20,19 @@ import torch.nn.functional as F
 
 from streamgc.networks.segmenter import Segmenter
 from streamgc.scene.heatmap import dilate
-from streamgc.training.segmenter_data import SHORT_SIDE, UNKNOWN, Item, Items
+from streamgc.training.segmenter_data import UNKNOWN, Item, Items
 
 Mask = npt.NDArray[np.bool_]
-DOUBT = 128
-"""Person value of a pixel about which the two disagree: `training/segmenter_scenes.py` gives it hardly any weight."""
+DOUBT = 127
+"""Person value of a pixel about which the two disagree: not a person's, and `training/segmenter_scenes.py` gives it
+hardly any weight."""
 SURE, UNSURE = 150, 100
 """A pixel is disputed where one says at least the first, and the other at most the second."""
 BORDER = 2
 """Half width in pixels of what is no dispute but a border drawn elsewhere."""
-LARGE = 0.01
+SHORT_SIDE_ASKED = 256
+"""Pixels of the shorter side of what the network is shown, at most."""
+LARGE = 0.005
 """Disputed share of a person from which nobody is cut out of the picture, nor believed to be alone in it."""
 
 
@@ -59,7 +62,7 @@ def opinion_of(network: Segmenter) -> Callable[[npt.NDArray[np.uint8]], npt.NDAr
     @torch.no_grad()
     def ask(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         height, width = picture.shape[:2]
-        scale = min(1.0, 256 / SHORT_SIDE)
+        scale = min(1.0, SHORT_SIDE_ASKED / min(height, width))
         size = [max(32, round(side * scale / 32) * 32) for side in (height, width)]
         x = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
         matte = network(F.interpolate(x, size, mode="bilinear", antialias=True)).matte
