@@ -35,7 +35,11 @@ def one_of(value: str, literal: Any, option: str) -> Any:
 
 MORE_COMMANDS = {
     "train": ("streamgc.training.still_commands",),
-    "evaluate": ("streamgc.evaluation.still_commands", "streamgc.evaluation.scene_commands"),
+    "evaluate": (
+        "streamgc.evaluation.call_commands",
+        "streamgc.evaluation.still_commands",
+        "streamgc.evaluation.scene_commands",
+    ),
 }
 """Modules whose commands join a group. They import torch."""
 
@@ -200,105 +204,6 @@ def train_room(
     from streamgc.training.room_ship import ship_room
 
     typer.echo(ship_room(fit(RoomSettings(data=data, weights=teachers, run=run)), ship, {}))
-
-
-@evaluate.command("call")
-def evaluate_call(
-    clips: Annotated[list[Path], typer.Argument(help="Video files.")],
-    selfie: Annotated[Path, typer.Option(help="selfie_segmentation.tflite: says where the person is.")],
-    codecs: Annotated[str, typer.Option(help="Comma-separated: sgc, svtav1, vp9, x265, x264, vp8.")] = "sgc",
-    rates: Annotated[str, typer.Option(help="Payload rates in kbit/s, comma-separated.")] = "3,5,7,10",
-    json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for CSV, plots, videos and a contact sheet.")] = None,
-    anchors: Annotated[Path | None, typer.Option(help="Cache of AV1's measurements.")] = None,
-    size: Annotated[int, typer.Option(help="Side of the square picture.")] = 256,
-    fine: Annotated[bool, typer.Option(help="sgc codes pictures of half that size, with keys as large.")] = False,
-    fps: Annotated[int, typer.Option(help="Pictures a second.")] = 15,
-    ack_delay: Annotated[float, typer.Option(help="Milliseconds until a frame is acknowledged.")] = 130.0,
-    trunks: Annotated[str, typer.Option(help="ST-LPIPS trunks: alex (the verdict), vgg.")] = "alex,vgg",
-    threads: Annotated[int, typer.Option(help="CPU threads for the scores.")] = 1,
-) -> None:
-    """Rate and quality against conventional codecs, and R: AV1's payload at our score over ours."""
-    import torch
-
-    from streamgc.evaluation.call import evaluate_call as measure
-    from streamgc.evaluation.metrics import Trunk
-
-    torch.set_num_threads(threads)
-    result = measure(
-        clips,
-        selfie,
-        tuple(codecs.split(",")),
-        tuple(float(rate) for rate in rates.split(",")),
-        size,
-        fps,
-        ack_delay,
-        anchors=anchors,
-        trunks=[one_of(name, Trunk, "--trunks") for name in trunks.split(",")],
-        json_path=json,
-        out=out,
-        fine=fine,
-        say=typer.echo,
-    )
-    typer.echo(f"R {result.r['geomean']}  by rate {result.r['by_rate']}")
-
-
-@evaluate.command("newcomer")
-def evaluate_newcomer(
-    clips: Annotated[list[Path], typer.Argument(help="Video files, each of one person.")],
-    rates: Annotated[str, typer.Option(help="Payload rates in kbit/s, comma-separated.")] = "3,5,10",
-    at: Annotated[float, typer.Option(help="Seconds from the beginning until something comes in.")] = 6.0,
-    second: Annotated[Path | None, typer.Option(help="A clip whose person comes in, besides a drawn cup.")] = None,
-    selfie: Annotated[Path | None, typer.Option(help="selfie_segmentation.tflite, with --second.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="PNG file: what was sent above what was shown.")] = None,
-) -> None:
-    """How soon a call shows a cup, or a second person, that comes into the picture."""
-    from streamgc.evaluation import newcomers
-    from streamgc.evaluation.call import our_codec
-    from streamgc.evaluation.clips import load_clip
-    from streamgc.evaluation.person import PersonMask
-
-    if second is not None and selfie is None:
-        raise InputError("--second needs --selfie, which says where its person is")
-    if picture is not None and not picture.absolute().parent.is_dir():
-        raise InputError(f"--picture {picture}: there is no such folder")
-    mask, codec, strips = PersonMask(selfie) if selfie else None, our_codec(), []
-    for path in clips:
-        clip = load_clip(path)
-        cases = [newcomers.with_cup(clip, at)]
-        if second is not None and mask is not None:
-            cases.append(newcomers.with_person(clip, load_clip(second), mask, at))
-        for case in cases:
-            for rate in rates.split(","):
-                arrival, shown = newcomers.judge(case, codec, clip.fps, float(rate))
-                typer.echo(arrival)
-                strips.append(newcomers.strip(case, shown, clip.fps))
-    if picture is not None:
-        newcomers.write_picture(picture, strips)
-
-
-@evaluate.command("precision")
-def evaluate_precision(
-    clips: Annotated[list[Path], typer.Argument(help="Video files.")],
-    selfie: Annotated[Path, typer.Option(help="selfie_segmentation.tflite: says where the person is.")],
-    rates: Annotated[str, typer.Option(help="Payload rates in kbit/s, comma-separated.")] = "5",
-    precision: Annotated[str, typer.Option(help="int8, bf16 or fp16: what is compared with fp32.")] = "int8",
-    backend: Annotated[str, typer.Option(help="Engine that runs the networks.")] = "auto",
-) -> None:
-    """What networks of fewer bits cost a call, picture by picture, from the same keys and references."""
-    from streamgc.evaluation.clips import load_clip
-    from streamgc.evaluation.precision import PrecisionStudy, mean_cost
-    from streamgc.evaluation.scores import Scorer
-    from streamgc.runtime.engine import Precision
-
-    study = PrecisionStudy(Scorer(selfie, ("alex",)), "fp32", one_of(precision, Precision, "--precision"), backend)
-    loaded = [load_clip(path) for path in clips]
-    for rate in rates.split(","):
-        costs = []
-        for clip in loaded:
-            costs.append(study.cost(clip, float(rate)))
-            typer.echo(f"{float(rate):g} kbit/s, {costs[-1]}")
-        typer.echo(f"{float(rate):g} kbit/s, {mean_cost(costs)}")
 
 
 @evaluate.command("transport")
