@@ -160,6 +160,31 @@ def test_a_call_sends_what_the_mouth_does_before_what_a_sleeve_does() -> None:
     assert found[0].symbols[0, 2, 6] == 0
 
 
+@pytest.mark.parametrize("only_faces", [False, True])
+def test_where_bits_are_scarce_only_eyes_and_mouth_are_rich(only_faces: bool) -> None:
+    class Everywhere(FakeEncoder):
+        def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
+            latent = super().run(feeds)["latent"]
+            latent[0, 2:, 2:6, 3:7] = 2.0
+            attention = np.zeros((1, 1, *FORMAT.grid), np.float32)
+            attention[0, 0, 3, 4] = 0.8
+            return {"latent": latent, "attention": attention}
+
+    settings = SenderSettings(FORMAT, 15.0, 8.0, framing=False)
+    shares = Shares(MIXED, 0.3, 50, rich_faces=only_faces)
+    sender = Sender(settings, BoxEyes(), EncoderNetwork(Everywhere()), TABLES, shares=shares)
+    there = receiver()
+    pictures = [np.full((FORMAT.height, FORMAT.width, 3), 100, np.uint8)] * 6
+    for frame in encode_pictures(pictures, sender, receiver(), 15.0, 130.0):
+        there.receive(frame.message)
+    found = there._history.get(5)
+    assert found is not None
+    rich = found[0].rich
+    assert rich is not None
+    assert rich[3, 4]
+    assert (rich.sum() == 1) == only_faces
+
+
 @pytest.mark.parametrize("said", [[1.0] * 7, [1.0] * 7 + [0], "all", [1.0] * 7 + ["a"]])
 def test_wrong_channel_weights_are_refused(said: object, monkeypatch: pytest.MonkeyPatch) -> None:
     models = LoadedModels("lite", FORMAT, NetworkOptions(threads=1))

@@ -54,10 +54,12 @@ class Shares:
     """Part of the rate for keys (and rooms)."""
     crf: int
     """Quality of the keys."""
+    rich_faces: bool = False
+    """Of a mixed code only cells of eyes and mouth may be rich."""
 
 
 SHARES = (
-    (4.0, Shares(2, 0.22, 35)),
+    (4.0, Shares(MIXED, 0.22, 35, rich_faces=True)),
     (math.inf, Shares(MIXED, 0.28, 31)),
 )
 """Upper limits in kbit/s and what holds below them."""

@@ -17,12 +17,14 @@ LARGEST_WEIGHT = 5.0
 """By how much it differs, a cell weighs at most so many times the mean, and at least this part of it."""
 FACE_ATTENTION = 0.16
 """E's attention to a face is this, to its eyes and mouth up to 1: what they have beyond it is taken care of."""
-FACE_CARE = 30.0
+FACE_CARE = 12.0
 """In the code eyes and mouth weigh so many times more: a mouth is one cell of a hundred, and all that listeners look
 at."""
 FACE_LEAST = 3.0
 """However little they differ from the key, they weigh as much as the mean where a third of a cell is theirs: a glance
 is two pixels."""
+FACE_RICH = 0.25
+"""Share of a cell that is eyes or mouth from which it is one of theirs."""
 KEY_CARE = 8.0
 """Where keys are compared they weigh so many times more: a key shows open eyes, or closed ones, until the next."""
 

@@ -19,12 +19,12 @@ from streamgc.codec.message import Background, Kind, Message
 from streamgc.codec.quantise import quantise
 from streamgc.codec.sections import Crop, Part, PartKind, parse_feedback
 from streamgc.codec.still import resize
-from streamgc.codec.symbols import MAX_CHANNELS, MIXED, Code
+from streamgc.codec.symbols import LEAST_CHANNELS, MAX_CHANNELS, MIXED, Code
 from streamgc.codec.tables import Tables
 from streamgc.pipeline.budget import PACKET_BYTES, SLICE_BYTES, Budget, Shares
 from streamgc.pipeline.detail import doubled
 from streamgc.pipeline.history import History, unwrap
-from streamgc.pipeline.importance import cared_for, importance, key_error
+from streamgc.pipeline.importance import FACE_RICH, cared_for, importance, key_error, parts_of
 from streamgc.pipeline.keys import ChainStart, Key, KeySource, start_chain
 from streamgc.pipeline.looking import Eyes, View
 from streamgc.pipeline.networks import EncoderNetwork
@@ -323,6 +323,8 @@ class Sender:
             reference, age = (found[0].code, found[1]) if found else (None, 0)
             weight = cared_for(importance(view.keep, kept, key.picture), view.keep, self._attention)
             weight = weight * self._encoder.weights[:channels]
+            if self._budget.shares.rich_faces:
+                weight[LEAST_CHANNELS:] *= parts_of(self._attention) >= FACE_RICH
             strength, tables = self._budget.strength, self._tables
             chosen = quantise(latent[:channels], view.keep, reference, age, tables, strength, weight, mixed)
         return chosen.code, reference, age
