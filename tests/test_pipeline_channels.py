@@ -148,7 +148,7 @@ def test_a_call_sends_what_the_mouth_does_before_what_a_sleeve_does() -> None:
             return {"latent": latent, "attention": attention}
 
     settings = SenderSettings(FORMAT, 15.0, 3.0, framing=False)
-    sender = Sender(settings, BoxEyes(), EncoderNetwork(Both()), TABLES, shares=Shares(2, 0.3, 50))
+    sender = Sender(settings, BoxEyes(), EncoderNetwork(Both()), TABLES, shares=Shares(2, 0.3, 50, face_care=12))
     sender._budget.strength = 1.0
     there = receiver()
     pictures = [np.full((FORMAT.height, FORMAT.width, 3), 100, np.uint8)] * 3

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamgc.pipeline.background import blend, composite
-from streamgc.pipeline.importance import FACE_ATTENTION, FACE_CARE, LARGEST_WEIGHT, cared_for, importance, key_error
+from streamgc.pipeline.importance import FACE_ATTENTION, LARGEST_WEIGHT, cared_for, importance, key_error
 from streamgc.pipeline.looking import View
 from streamgc.pipeline.sender import blanked
 from streamgc.pipeline.settings import BLANK
@@ -76,14 +76,14 @@ def test_where_nothing_differs_or_nobody_is_all_cells_weigh_the_same() -> None:
 def test_eyes_and_mouth_weigh_more_even_where_they_are_as_in_the_key() -> None:
     weight, keep = np.full((1, 2, 3), 0.2, np.float32), np.ones((2, 3), np.bool_)
     attention = np.full((2, 3), FACE_ATTENTION, np.float32)
-    np.testing.assert_allclose(cared_for(weight, keep, attention), 1, rtol=1e-6, err_msg="a cheek is no mouth")
+    np.testing.assert_allclose(cared_for(weight, keep, attention, 12), 1, rtol=1e-6, err_msg="a cheek is no mouth")
     attention[1, 2], attention[0, 1] = 1.0, FACE_ATTENTION + 0.1
-    cared = cared_for(weight, keep, attention)
+    cared = cared_for(weight, keep, attention, 12)
     assert cared.dtype == np.float32
     assert cared.mean() == pytest.approx(1)
-    assert cared[0, 1, 2] == pytest.approx(5 * (1 + FACE_CARE) * cared[0, 1, 1], rel=1e-4)
+    assert cared[0, 1, 2] == pytest.approx(5 * (1 + 12) * cared[0, 1, 1], rel=1e-4)
     assert cared[0, 0, 1] > 1.5 * cared[0, 1, 1]
-    assert np.isfinite(cared_for(weight, np.zeros((2, 3), np.bool_), attention)).all()
+    assert np.isfinite(cared_for(weight, np.zeros((2, 3), np.bool_), attention, 12)).all()
 
 
 def test_a_key_with_the_wrong_mouth_is_farther_than_one_with_the_wrong_sleeve() -> None:
@@ -93,7 +93,9 @@ def test_a_key_with_the_wrong_mouth_is_farther_than_one_with_the_wrong_sleeve() 
     sleeve[48:64, 0:16] += 50
     nowhere, there = np.zeros((4, 5), np.float32), np.zeros((4, 5), np.float32)
     there[1, 2] = 0.9
-    assert key_error(view.matte, view.picture, mouth, nowhere) == pytest.approx(40 / 20)
-    assert key_error(view.matte, view.picture, sleeve, nowhere) == pytest.approx(50 / 20)
-    assert key_error(view.matte, view.picture, mouth, there) > 3 * key_error(view.matte, view.picture, sleeve, there)
-    assert key_error(view.matte * 0, view.picture, mouth, there) == 0
+    assert key_error(view.matte, view.picture, mouth, nowhere, 8) == pytest.approx(40 / 20)
+    assert key_error(view.matte, view.picture, sleeve, nowhere, 8) == pytest.approx(50 / 20)
+    assert key_error(view.matte, view.picture, mouth, there, 8) > 3 * key_error(
+        view.matte, view.picture, sleeve, there, 8
+    )
+    assert key_error(view.matte * 0, view.picture, mouth, there, 8) == 0

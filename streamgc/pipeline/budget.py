@@ -56,10 +56,14 @@ class Shares:
     """Quality of the keys."""
     rich_faces: bool = False
     """Of a mixed code only cells of eyes and mouth may be rich."""
+    face_care: float = 4.0
+    """So many times more eyes and mouth weigh in the code."""
+    key_care: float = 2.0
+    """The same where keys are compared."""
 
 
 SHARES = (
-    (4.0, Shares(MIXED, 0.22, 35, rich_faces=True)),
+    (4.0, Shares(MIXED, 0.22, 35, rich_faces=True, face_care=12.0, key_care=8.0)),
     (math.inf, Shares(MIXED, 0.28, 31)),
 )
 """Upper limits in kbit/s and what holds below them."""

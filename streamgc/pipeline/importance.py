@@ -17,16 +17,11 @@ LARGEST_WEIGHT = 5.0
 """By how much it differs, a cell weighs at most so many times the mean, and at least this part of it."""
 FACE_ATTENTION = 0.16
 """E's attention to a face is this, to its eyes and mouth up to 1: what they have beyond it is taken care of."""
-FACE_CARE = 12.0
-"""In the code eyes and mouth weigh so many times more: a mouth is one cell of a hundred, and all that listeners look
-at."""
 FACE_LEAST = 3.0
 """However little they differ from the key, they weigh as much as the mean where a third of a cell is theirs: a glance
 is two pixels."""
 FACE_RICH = 0.25
 """Share of a cell that is eyes or mouth from which it is one of theirs."""
-KEY_CARE = 8.0
-"""Where keys are compared they weigh so many times more: a key shows open eyes, or closed ones, until the next."""
 
 
 def importance(keep: NDArray[np.bool_], kept: Picture, key: Picture) -> Floats:
@@ -41,17 +36,18 @@ def importance(keep: NDArray[np.bool_], kept: Picture, key: Picture) -> Floats:
     return np.asarray(_levelled(weight, keep)[None], np.float32)
 
 
-def cared_for(weight: Floats, keep: NDArray[np.bool_], attention: Floats) -> Floats:
-    """`importance` (1, h, w) with more care of eyes and mouth, 1 in the mean again; ``attention`` (h, w) 0..1 is
-    E's."""
+def cared_for(weight: Floats, keep: NDArray[np.bool_], attention: Floats, care: float) -> Floats:
+    """`importance` (1, h, w) with ``care`` times more weight of eyes and mouth, 1 in the mean again; ``attention``
+    (h, w) 0..1 is E's. A mouth is one cell of a hundred, and all that listeners look at."""
     parts = parts_of(attention)
     least = np.maximum(weight[0], (FACE_LEAST * parts).clip(max=1))
-    return np.asarray(_levelled(least * (1 + FACE_CARE * parts), keep)[None], np.float32)
+    return np.asarray(_levelled(least * (1 + care * parts), keep)[None], np.float32)
 
 
-def key_error(matte: NDArray[np.uint8], kept: Picture, key: Picture, attention: Floats) -> float:
+def key_error(matte: NDArray[np.uint8], kept: Picture, key: Picture, attention: Floats, care: float) -> float:
     """Mean absolute difference in grey levels of a key and the kept picture (H, W, 3) where the ``matte`` (H, W) is
-    set, eyes and mouth counting more; 0 where nothing is kept."""
+    set; 0 where nothing is kept. Eyes and mouth count ``care`` times more: a key shows open eyes, or closed ones, until
+    the next."""
     inside = matte[::2, ::2] > 0
     if not inside.any():
         return 0.0
@@ -60,8 +56,8 @@ def key_error(matte: NDArray[np.uint8], kept: Picture, key: Picture, attention: 
     difference = _difference(kept, key).sum(2, dtype=np.int16) * inside
     by_cell = difference.reshape(height, side, width, -1).sum((1, 3), dtype=np.float32) / 3
     area = inside.reshape(height, side, width, -1).sum((1, 3), dtype=np.float32)
-    care = 1 + KEY_CARE * parts_of(attention)
-    return float((by_cell * care).sum() / (area * care).sum())
+    weight = 1 + care * parts_of(attention)
+    return float((by_cell * weight).sum() / (area * weight).sum())
 
 
 def parts_of(attention: Floats) -> Floats:

@@ -72,10 +72,11 @@ class _Seen(NamedTuple):
     view: View
     kept: Picture
     attention: NDArray[np.float32]  # to the picture before
+    care: float  # of eyes and mouth
 
     def error(self, key: Key) -> float:
         """How far a key is from the picture, see `importance.key_error`."""
-        return key_error(self.view.matte, self.kept, key.picture, self.attention)
+        return key_error(self.view.matte, self.kept, key.picture, self.attention, self.care)
 
     def unseen(self, key: Key) -> NDArray[np.float32]:
         """What a key does not show, see `news.unseen`."""
@@ -193,7 +194,7 @@ class Sender:
             self._start_again()
         starting = not self._keys.chained
         with self._spans("key"):
-            key = self._choose_key(_Seen(view, kept, self._attention))
+            key = self._choose_key(_Seen(view, kept, self._attention, self._budget.shares.key_care))
             self._offer_room(view)
         code, reference, age = self._quantise(view, kept, key, number)
         with self._spans("code"):
@@ -316,14 +317,15 @@ class Sender:
         with self._spans("encode"):
             latent, self._attention = self._encoder(kept, view.matte, key.picture)
         with self._spans("quantise"):
-            layout = self._budget.shares.layout
+            shares, layout = self._budget.shares, self._budget.shares.layout
             mixed = layout == MIXED
             channels = MAX_CHANNELS if mixed else layout
             found = self._history.newest_before(number, self._confirmed, key.number)
             reference, age = (found[0].code, found[1]) if found else (None, 0)
-            weight = cared_for(importance(view.keep, kept, key.picture), view.keep, self._attention)
+            weight = importance(view.keep, kept, key.picture)
+            weight = cared_for(weight, view.keep, self._attention, shares.face_care)
             weight = weight * self._encoder.weights[:channels]
-            if self._budget.shares.rich_faces:
+            if shares.rich_faces:
                 weight[LEAST_CHANNELS:] *= parts_of(self._attention) >= FACE_RICH
             strength, tables = self._budget.strength, self._tables
             chosen = quantise(latent[:channels], view.keep, reference, age, tables, strength, weight, mixed)
