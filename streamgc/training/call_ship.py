@@ -204,8 +204,8 @@ def model_card(model: CallModel, figures: Mapping[str, Any]) -> str:
 Encoder ({sizes["encoder"]:,} parameters), reference features ({sizes["reference"]:,}) and generator
 ({sizes["generator"]:,}) of a call: `streamgc/networks/lite.py`. The encoder sees the blanked person and the newest key
 picture that both sides hold; the generator warps that key by what the code says and adds what the key lacks. The
-encoder also says where eyes and mouth are. Tensors are listed in `docs/design.md`. `tables.bin` holds the integer context tables; `lite.safetensors` holds bf16 weights to
-start a training from.
+encoder also says where eyes and mouth are. Tensors are listed in `docs/design.md`. `tables.bin` holds the integer
+context tables; `lite.safetensors` holds bf16 weights to start a training from.
 
 ## Figures
 
