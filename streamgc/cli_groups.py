@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from streamgc.errors import InputError
+from streamgc.errors import InputError, one_of
 
 train = typer.Typer(help="Train networks on data of your own (needs the extra 'train').", no_args_is_help=True)
 evaluate = typer.Typer(
@@ -23,14 +23,6 @@ Run = Annotated[Path, typer.Option(help="Folder for caches and checkpoints; a tr
 Minutes = Annotated[float, typer.Option(help="How long to train.")]
 Processes = Annotated[int, typer.Option(help="Processes that train together; one a core.")]
 Teachers = Annotated[Path, typer.Option(help="Folder of the teacher networks.")]
-
-
-def one_of(value: str, literal: Any, option: str) -> Any:
-    """``value``, if it is one of a Literal's. Raises InputError."""
-    choices = get_args(literal)
-    if value not in choices:
-        raise InputError(f"{option} {value}: one of {', '.join(choices)}")
-    return value
 
 
 MORE_COMMANDS = {
@@ -383,7 +375,7 @@ def engines_build(
     from streamgc.runtime.commands import engines_build as build
     from streamgc.runtime.plans import PlanPrecision, ShapeProfile
 
-    chosen: PlanPrecision = one_of(precision, PlanPrecision, "--precision")
+    chosen: PlanPrecision = one_of(precision, get_args(PlanPrecision), "--precision")
     sizes = [_size(word, "--size") for word in _words(size)]
     if len(sizes) not in (1, 3):
         raise InputError(f"--size {size}: one size, or three: smallest, tuned, largest")

@@ -16,6 +16,11 @@
 The command line prints the message of any of these on one line and exits with code 2.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
 
 class StreamGCError(Exception):
     """Base of all deliberate errors; its text is one line a user can act on."""
@@ -67,3 +72,14 @@ class SignallingError(CallError):
 
 class PeerUnreachable(CallError):
     """No network path between the two peers was found."""
+
+
+Choice = TypeVar("Choice", bound=str)
+
+
+def one_of(value: str, choices: Sequence[Choice], option: str) -> Choice:
+    """``value``, if it is one of the choices. Raises InputError."""
+    for choice in choices:
+        if value == choice:
+            return choice
+    raise InputError(f"{option} {value}: one of {', '.join(choices)}")

@@ -36,7 +36,7 @@ def test_every_symbol_has_a_count(which: int) -> None:
 
 def test_bad_files_are_refused(tmp_path: Path) -> None:
     data = default_tables().to_bytes()
-    for bad in (b"", b"SGCT", data[:-1], data + b"\0", b"XXXX" + data[4:], data[:4] + b"\x09" + data[5:]):
+    for bad in (b"", b"SGCT", data[:-1], data + b"\0", b"SGCV" + data[4:], data[:4] + b"\x09" + data[5:]):
         with pytest.raises(ModelError):
             parse_tables(bad)
     with pytest.raises(ModelError, match="no count"):

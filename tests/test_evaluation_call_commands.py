@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from streamgc.errors import InputError
-from streamgc.evaluation.call_commands import COARSE, evaluate_precision, one_of, rates_of
+from streamgc.errors import InputError, one_of
+from streamgc.evaluation.call_commands import COARSE, evaluate_precision, rates_of
 
 
 def test_rates_are_numbers_above_nothing() -> None:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from streamgc.codec.message import unpack
-from streamgc.codec.symbols import MIXED, make_code
+from streamgc.codec.symbols import MIXED, Code, make_code
 from streamgc.errors import ModelError
 from streamgc.pipeline.budget import Shares
 from streamgc.pipeline.call_codec import LoadedModels
@@ -135,6 +135,21 @@ def test_attention_that_is_none_is_put_right_or_refused() -> None:
         EncoderNetwork(Saying(said[..., 1:]))(picture, matte, picture)
 
 
+def code_of(encoder: FakeEncoder, shares: Shares, strength: float) -> Code:
+    """The last code of three still pictures, sent at this λ, as a receiver has it."""
+    sender = Sender(
+        SenderSettings(FORMAT, 15.0, 8.0, framing=False), BoxEyes(), EncoderNetwork(encoder), TABLES, shares=shares
+    )
+    sender._budget.strength = strength
+    there = receiver()
+    pictures = [np.full((FORMAT.height, FORMAT.width, 3), 100, np.uint8)] * 3
+    for frame in encode_pictures(pictures, sender, receiver(), 15.0, 130.0):
+        there.receive(frame.message)
+    found = there._history.get(2)
+    assert found is not None
+    return found[0]
+
+
 def test_a_call_sends_what_the_mouth_does_before_what_a_sleeve_does() -> None:
     """Both change alike, and there are bits for little: the one that is attended to is sent."""
 
@@ -147,17 +162,9 @@ def test_a_call_sends_what_the_mouth_does_before_what_a_sleeve_does() -> None:
             attention[0, 0, 2, 3] = 1.0
             return {"latent": latent, "attention": attention}
 
-    settings = SenderSettings(FORMAT, 15.0, 3.0, framing=False)
-    sender = Sender(settings, BoxEyes(), EncoderNetwork(Both()), TABLES, shares=Shares(2, 0.3, 50, face_care=12))
-    sender._budget.strength = 1.0
-    there = receiver()
-    pictures = [np.full((FORMAT.height, FORMAT.width, 3), 100, np.uint8)] * 3
-    for frame in encode_pictures(pictures, sender, receiver(), 15.0, 130.0):
-        there.receive(frame.message)
-    found = there._history.get(2)
-    assert found is not None
-    assert found[0].symbols[0, 2, 3] == 1
-    assert found[0].symbols[0, 2, 6] == 0
+    code = code_of(Both(), Shares(2, 0.3, 50, face_care=12), strength=1.0)
+    assert code.symbols[0, 2, 3] == 1
+    assert code.symbols[0, 2, 6] == 0
 
 
 @pytest.mark.parametrize("only_faces", [False, True])
@@ -170,16 +177,7 @@ def test_where_bits_are_scarce_only_eyes_and_mouth_are_rich(only_faces: bool) ->
             attention[0, 0, 3, 4] = 0.8
             return {"latent": latent, "attention": attention}
 
-    settings = SenderSettings(FORMAT, 15.0, 8.0, framing=False)
-    shares = Shares(MIXED, 0.3, 50, rich_faces=only_faces)
-    sender = Sender(settings, BoxEyes(), EncoderNetwork(Everywhere()), TABLES, shares=shares)
-    there = receiver()
-    pictures = [np.full((FORMAT.height, FORMAT.width, 3), 100, np.uint8)] * 6
-    for frame in encode_pictures(pictures, sender, receiver(), 15.0, 130.0):
-        there.receive(frame.message)
-    found = there._history.get(5)
-    assert found is not None
-    rich = found[0].rich
+    rich = code_of(Everywhere(), Shares(MIXED, 0.3, 50, rich_faces=only_faces), strength=0.3).rich
     assert rich is not None
     assert rich[3, 4]
     assert (rich.sum() == 1) == only_faces

@@ -2,13 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 torch = pytest.importorskip("torch", reason="the [train] extra is not installed")
@@ -18,16 +16,11 @@ from scipy.ndimage import binary_erosion  # noqa: E402
 from streamgc.errors import TrainingError  # noqa: E402
 from streamgc.networks.segmenter import (  # noqa: E402
     Segmenter,
-    SegmenterGraph,
     SegmenterOutput,
     affinity,
-    at_twice_the_size,
-    parameter_count,
 )
 from streamgc.scene.affinity import EMBEDDING, OFFSET_UNIT, logits, votes_of  # noqa: E402
-from streamgc.scene.instances import check_instances  # noqa: E402
-from streamgc.scene.labels import LABEL_COUNT, Label  # noqa: E402
-from streamgc.scene.segmenter import Segmenter as SceneSegmenter  # noqa: E402
+from streamgc.scene.labels import Label  # noqa: E402
 from streamgc.training import segmenter  # noqa: E402
 from streamgc.training.segmenter import (  # noqa: E402
     SegmenterSettings,
@@ -46,7 +39,6 @@ from streamgc.training.segmenter_scenes import (  # noqa: E402
     queries_of,
     targets_of,
 )
-from streamgc.training.segmenter_ship import OUTPUTS  # noqa: E402
 from streamgc.training.segmenter_stream import SampleStream, collate  # noqa: E402
 
 
@@ -77,41 +69,6 @@ def write_cache(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_cache(tmp_path_factory.mktemp("segmenter") / "run" / "cache")
-
-
-def test_the_network_is_small_and_gives_what_it_says() -> None:
-    network = Segmenter().eval()
-    assert parameter_count(network) <= 1_500_000
-    for height, width in ((64, 96), (80, 48)):
-        with torch.no_grad():
-            out = network(torch.rand(2, 3, height, width))
-        assert out.matte.shape == (2, 1, height, width)
-        assert out.centre.shape == (2, 1, height // 4, width // 4)
-        assert out.offset.shape == (2, 2, height // 4, width // 4)
-        assert out.labels.shape == (2, LABEL_COUNT, height // 16, width // 16)
-
-
-def test_a_kernel_for_half_the_size_does_the_same_on_the_whole_picture() -> None:
-    generator = torch.Generator().manual_seed(3)
-    picture, kernel = torch.randn(1, 3, 32, 48, generator=generator), torch.randn(4, 3, 3, 3, generator=generator)
-    halved = torch.nn.functional.avg_pool2d(picture, 2)
-    expected = torch.nn.functional.conv2d(halved, kernel, stride=2)
-    torch.testing.assert_close(
-        torch.nn.functional.conv2d(picture, at_twice_the_size(kernel), stride=4), expected, rtol=1e-4, atol=1e-4
-    )
-
-
-def test_the_exported_graph_speaks_the_scenes_interface() -> None:
-    graph = SegmenterGraph(Segmenter().eval()).eval()
-
-    class Torch:
-        def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-            with torch.no_grad():
-                answer = graph(torch.from_numpy(feeds["frame"].copy()))
-            return dict(zip(OUTPUTS, (a.numpy() for a in answer), strict=True))
-
-    frame = np.random.default_rng(0).integers(0, 255, (100, 90, 3), dtype=np.uint8)
-    check_instances(SceneSegmenter(Torch(), size=(96, 96))(frame))
 
 
 def test_targets_point_to_the_middle_of_the_upper_half_of_their_person() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
 import typer
 
-from streamgc.errors import InputError
+from streamgc.errors import InputError, one_of
 from streamgc.evaluation import call, newcomers
 from streamgc.evaluation.clips import load_clip
 from streamgc.evaluation.metrics import Trunk
@@ -20,7 +19,6 @@ from streamgc.evaluation.scores import Scorer
 app = typer.Typer(help="Evaluate calls.", no_args_is_help=True)
 Coarse = Literal["int8", "bf16", "fp16"]
 COARSE: tuple[Coarse, ...] = get_args(Coarse)
-Choice = TypeVar("Choice", bound=str)
 
 
 def rates_of(text: str) -> tuple[float, ...]:
@@ -32,14 +30,6 @@ def rates_of(text: str) -> tuple[float, ...]:
     if any(not 0 < rate < 1e6 for rate in rates):
         raise InputError(f"--rates {text}: kbit/s above 0")
     return rates
-
-
-def one_of(value: str, choices: Sequence[Choice], option: str) -> Choice:
-    """``value``, if it is one of the choices. Raises InputError."""
-    for choice in choices:
-        if value == choice:
-            return choice
-    raise InputError(f"{option} {value}: one of {', '.join(choices)}")
 
 
 @app.command("call")
