@@ -3,7 +3,7 @@
 The network (`engines/segmenter/segmenter.onnx`) takes `frame` u8 (1, H, W, 3), H and W multiples of 16, and gives
 `matte` u8 (1, H, W, 1), `centre` f32 (1, H/4, W/4, 1), `offset` f32 (1, H/4, W/4, 2) in pixels, `labels` u8 (1, H/16,
 W/16), `embedding` f32 (1, H/4, W/4, 8) and `query` f32 (1, H/8, W/8, 9). People are told apart by asking cells who
-belongs to them (`streamgc.scene.affinity`).
+belongs to them (`streamgc.scene.affinity`), and their masks follow the picture's edges (`streamgc.scene.matting`).
 """
 
 import math
@@ -19,6 +19,7 @@ from streamgc.scene import affinity
 from streamgc.scene.affinity import EMBEDDING, votes_of
 from streamgc.scene.instances import CELL, UNTRACKED, Instances, grid_of, mask_box, nobody, require
 from streamgc.scene.labels import COCO_PERSON, LABEL_COUNT
+from streamgc.scene.matting import refine_matte
 
 Mask = npt.NDArray[np.uint8]
 Plane = npt.NDArray[np.float32]
@@ -100,7 +101,7 @@ class Segmenter:
         owners, scores = group(network)
         if not len(scores):
             return nobody(height, width, labels)
-        return _assemble(network.matte, owners, scores, labels, (height, width))
+        return _assemble(refine_matte(rgb, network.matte), owners, scores, labels, (height, width))
 
 
 class Network(NamedTuple):
