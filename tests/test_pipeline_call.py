@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamgc.codec.message import Background, Kind, unpack
-from streamgc.codec.sections import PartKind
+from streamgc.codec.sections import Feedback, PartKind, pack_feedback
 from streamgc.errors import BitstreamError
 from streamgc.pipeline.history import unwrap
 from streamgc.pipeline.keys import COARSE_BYTES, KeySource, start_chain
@@ -163,6 +163,42 @@ def test_a_stricter_mode_drops_what_the_receiver_has_of_the_room() -> None:
     assert message.age == 0
     assert any(part.kind is PartKind.COARSE_KEY for part in message.parts)
     assert not any(part.kind is PartKind.ROOM for part in message.parts)
+
+
+@pytest.mark.parametrize("other", [Background.PRIVATE, Background.REPLACE, Background.SYNTH])
+def test_a_room_that_has_left_in_part_leaves_no_further(other: Background) -> None:
+    tx, rx = sender(Background.MEMORY, kbps=3.0), receiver()
+    still = moving(1)[0]
+    number, begun = 0, False
+    while not begun:  # until the first slice of the room, which the receiver never reports
+        message = tx.encode(still, number).message
+        begun = any(part.kind is PartKind.ROOM for part in unpack(message).parts)
+        tx.feedback(rx.receive(message).feedback)
+        number += 1
+        assert number < 200
+    tx.set_background(other)
+    for later in range(number, number + 90):
+        message = tx.encode(still, later).message
+        assert not any(part.kind is PartKind.ROOM for part in unpack(message).parts)
+        tx.feedback(rx.receive(message).feedback)
+
+
+@pytest.mark.parametrize("gap", [100, 130, 200, 238])
+def test_pictures_are_shown_after_an_outage_of_seconds(gap: int) -> None:
+    tx, rx = sender(), receiver()
+    lost = set(range(30, 30 + gap))
+    shown, _, _ = talk(tx, rx, 30 + gap + 20, lost)
+    assert shown[:30] == list(range(30))
+    assert shown[30:] == list(range(30 + gap, 30 + gap + 20))
+
+
+def test_a_report_of_what_was_never_sent_changes_nothing() -> None:
+    tx, rx = sender(), receiver()
+    talk(tx, rx, 20)
+    tx.feedback(pack_feedback(Feedback(27, 0b1111, None)))
+    for number, picture in enumerate(moving(12), 20):
+        message = unpack(tx.encode(picture, number).message)
+        assert number - message.age < 20 or message.age == 0
 
 
 def test_memory_sends_a_small_room_after_three_seconds() -> None:

@@ -48,6 +48,26 @@ def test_numbers_wrap() -> None:
         assert receiver.accept(Part(PartKind.KEY, turn % 8, 0, 1, bytes([turn]))) is not None
 
 
+def test_what_was_given_up_does_not_mix_with_the_next_of_its_number() -> None:
+    receiver = ObjectReceiver()
+    assert receiver.accept(Part(PartKind.KEY, 1, 0, 2, b"old")) is None  # its sender begins anew
+    for number in range(2, 9):
+        assert receiver.accept(Part(PartKind.KEY, number % 8, 0, 1, b"x")) is not None
+    assert [(entry.object_id, entry.first) for entry in receiver.held()] == [(0, 1)]
+    assert receiver.accept(Part(PartKind.KEY, 1, 1, 2, b"new")) is None
+    done = receiver.accept(Part(PartKind.KEY, 1, 0, 2, b"all "))
+    assert done is not None
+    assert done.data == b"all new"
+
+
+def test_slices_of_a_kind_can_be_forgotten() -> None:
+    receiver = ObjectReceiver()
+    for kind in (PartKind.ROOM, PartKind.KEY):
+        assert receiver.accept(Part(kind, 1, 0, 2, b"a")) is None
+    receiver.forget(PartKind.ROOM)
+    assert [entry.kind for entry in receiver.held()] == [PartKind.KEY]
+
+
 def test_an_endless_object_is_dropped() -> None:
     receiver = ObjectReceiver()
     for index in range(200):

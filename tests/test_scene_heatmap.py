@@ -136,3 +136,12 @@ def test_reset_forgets_who_was_there() -> None:
     run(instance(disc(128, 128, 60)))
     run.heatmap.reset()
     assert not run(boxes_as_instances([])).cells.any()
+
+
+def test_a_cell_between_the_thresholds_stays_for_as_long_as_it_is_there_and_no_longer() -> None:
+    heatmap = Heatmap(HeatmapSettings(cell_on=0.5, cell_off=0.2, cell_patience=2))
+    for share in [0.6] + [0.3] * 40_000:  # three quarters of an hour: longer than 16 bits count
+        heatmap._cells = heatmap._settle(np.full((1, 1), share, np.float32))
+    assert heatmap._cells is not None
+    assert heatmap._cells.all()
+    assert not heatmap._settle(np.full((1, 1), 0.1, np.float32)).any()

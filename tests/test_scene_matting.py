@@ -73,6 +73,15 @@ def test_an_edge_that_two_colours_share_only_in_hue_is_found() -> None:
     assert _iou(refine_matte(frame, said) > 127, truth > 0) > 0.97 > _iou(said > 127, truth > 0)
 
 
+def test_grey_pictures_are_as_good_as_coloured_ones() -> None:
+    truth = _disc(40)
+    said = _soft(truth - 2, 5)
+    found = refine_matte(_painted(_soft(truth, 1), (255, 255, 255), (0, 0, 0), 0.0), said)
+    other = refine_matte(_painted(_soft(truth, 1), (255, 254, 253), (0, 1, 3), 0.0), said)
+    assert _iou(found > 127, truth > 0) > 0.97
+    assert np.abs(found.astype(int) - other).mean() < 1
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     height=st.integers(1, 12),

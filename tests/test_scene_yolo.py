@@ -78,6 +78,14 @@ def test_the_end_to_end_form_of_yolo26_needs_no_suppression() -> None:
     assert found.boxes[0].tolist() == [8, 16, 40, 64]
 
 
+@pytest.mark.parametrize("number", [-1, 80, 1000])
+def test_classes_beyond_coco_are_named(number: int) -> None:
+    table = np.zeros((1, 300, 38), np.float32)
+    table[0, 0, :7] = 8, 16, 40, 64, 0.9, number, 8
+    with pytest.raises(SceneError, match="beyond COCO's 80"):
+        postprocess(table, outputs([])[1], Letterbox(1.0, 0, 0), (64, 64), SMALL)
+
+
 def test_nothing_found_is_nobody() -> None:
     assert postprocess(*outputs([]), Letterbox(1.0, 0, 0), (64, 64), SMALL).number == 0
 

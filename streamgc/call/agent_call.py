@@ -294,7 +294,8 @@ class AgentCall:
             self._loudspeaker.put(samples)
 
     def _on_sent(self, number: int, captured: Captured, encoded: Encoded) -> None:
-        self._mirror.take(encoded.message, time.monotonic_ns())
+        if encoded.message:  # none when a conventional codec sends
+            self._mirror.take(encoded.message, time.monotonic_ns())
         if self.settings.view == "kept" and self.own is not None and encoded.kept is not None:
             self.own.put(encoded.kept)
 

@@ -31,7 +31,7 @@ class LookedAt(SceneEyes):
     def person_at(self, x: float, y: float) -> int | None:
         """Id of the instance at (x, y) in 0..1 of the coded picture; None when nobody is there."""
         seen = self._observer.last
-        if seen is None or not len(seen):
+        if seen is None or not seen.number:
             return None
         height, width = seen.size
         column, row = min(width - 1, int(x * width)), min(height - 1, int(y * height))
@@ -135,14 +135,15 @@ class AgentCodec:
         return MarkingReceiver(self._codec.receiver(spans), lambda: self.mark)
 
     def conventional(self) -> Callable[[Picture], Picture] | None:
-        """Fits pictures for VP8 by the mode of the moment."""
-        made: dict[str, Callable[[Picture], Picture] | None] = {}
+        """Fits pictures for VP8 by the mode and the policy of the moment."""
+        made: dict[tuple[str, str], Callable[[Picture], Picture] | None] = {}
 
         def fit(picture: Picture) -> Picture:
-            mode = self.background
-            if mode not in made:
-                made[mode] = self._now().conventional()
-            convert = made[mode]
+            wanted = self.background, self.preserve
+            if wanted not in made:
+                made.clear()
+                made[wanted] = self._now().conventional()
+            convert = made[wanted]
             return np.full_like(picture, 128) if convert is None else convert(picture)
 
         return fit

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from streamgc.call.codec import Codec
-from streamgc.errors import StreamGCError
 from streamgc.profiling.spans import Spans
 from streamgc.rtc.pictures import Picture, PictureReceiver
 from streamgc.rtc.worker import Worker
@@ -74,7 +73,7 @@ def _decode(batch: list[_Message], receiver: PictureReceiver, looking: bool) -> 
         for message in batch:
             receiver.receive(message.data, message.at_ns)
         shown = receiver.render() if looking else None
-    except StreamGCError as error:
+    except Exception as error:
         _log.warning("the mirror could not decode a message: %s", error)
         return None
     return None if shown is None else shown.picture

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from aiortc import RTCIceServer
 from rich.console import Console
@@ -20,11 +20,11 @@ from streamgc.call.garbage import spare_what_is_there
 from streamgc.call.ice import named_servers
 from streamgc.call.rendezvous import make_room, parse_link, server_url
 from streamgc.call.session import Event, Hooks, Session, SessionOptions
-from streamgc.call.sinks import VideoFile
+from streamgc.call.sinks import VideoFile, require_video_path
 from streamgc.call.sources import Camera, Size, load_clip, load_sound, play, play_sound
 from streamgc.call.table import table
 from streamgc.call.virtual_camera import VirtualCamera
-from streamgc.errors import StreamGCError
+from streamgc.errors import InputError, StreamGCError
 from streamgc.profiling.process import age_s
 from streamgc.rtc.connection import ConnectionOptions
 from streamgc.rtc.impairment import Impairment
@@ -98,7 +98,7 @@ class _Call:
         self._seen = False
         self._record: _Recorder | None = None
         self._virtual: VirtualCamera | None = None
-        self._lines = Path(options.statistics).open("ab") if options.statistics else None  # noqa: SIM115
+        self._lines = _appended(Path(options.statistics)) if options.statistics else None
         self._metrics = _metrics(options.metrics_port) if options.metrics_port else None
 
     async def run(self) -> None:
@@ -228,6 +228,13 @@ class _Call:
             self._metrics.update(statistics)
 
 
+def _appended(path: Path) -> BinaryIO:
+    try:
+        return path.open("ab")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def _metrics(port: int) -> "MetricsEndpoint":
     from streamgc.call.metrics import MetricsEndpoint  # 60 ms of imports that few calls need
 
@@ -267,6 +274,7 @@ class _Recorder:
         self._start_ns = 0
 
     def __enter__(self) -> "_Recorder":
+        require_video_path(self._path)  # now, and not with the first picture, when the call has begun
         return self
 
     def add(self, picture: Picture, at_ns: int) -> None:

@@ -27,12 +27,32 @@ def appearing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`; the file gets its real name when the block ends well, and goes when it does
     not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = _temporary(path)
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_video_path(path: Path) -> None:
+    """Raises InputError where no video of that name can be written."""
+    temporary = _temporary(path)
+    try:
+        av.open(str(temporary), "w").close()
+    except (OSError, ValueError) as error:
+        raise _unwritable(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+
+
+def _unwritable(path: Path, error: OSError | ValueError) -> InputError:
+    reason = error.strerror if isinstance(error, OSError) else "its name does not say a format, such as .mp4 or .mkv"
+    return InputError(f"cannot write {path}: {reason or error}")
 
 
 class VideoFile:
@@ -53,8 +73,8 @@ class VideoFile:
         try:
             self._temporary = self._appearing.__enter__()
             self._container = av.open(str(self._temporary), "w")
-        except OSError as error:
-            raise InputError(f"cannot write {self._path}: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:  # ValueError: a name that says no format
+            raise _unwritable(self._path, error) from error
         rate = fractions.Fraction(self._fps).limit_denominator(1001)
         self._stream: Any = self._container.add_stream("libx264", rate=rate)
         self._stream.width, self._stream.height = (side - side % 2 for side in self._size)

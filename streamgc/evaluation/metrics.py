@@ -54,7 +54,9 @@ class PerceptualDistance:
             with _shims():
                 from stlpips_pytorch import stlpips, utils
         except ImportError as error:
-            raise BackendMissing("ST-LPIPS needs stlpips-pytorch: pip install stlpips-pytorch") from error
+            raise BackendMissing(
+                "ST-LPIPS needs stlpips-pytorch: pip install --no-deps stlpips-pytorch==0.0.2"
+            ) from error
         self.trunk = trunk
         self._memory = memory
         self._known: dict[int, tuple[Frame, list[torch.Tensor]]] = {}

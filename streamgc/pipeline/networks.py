@@ -15,7 +15,7 @@ from streamgc.runtime.engine import Precision
 
 Picture = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-SYNTHESISED, KEPT, LOST = 0, 1, 2
+SYNTHESISED, KEPT = 0, 1
 """Values of the plane."""
 CHANNEL_WEIGHTS = "channel_weights"
 """Name in a model's extras of what an error in each channel costs, eight numbers > 0."""

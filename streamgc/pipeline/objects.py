@@ -138,7 +138,7 @@ class ObjectReceiver:
     def accept(self, part: Part) -> Complete | None:
         """Take a slice; the object when it was the last one missing."""
         name = (part.kind, part.object_id)
-        if self._is_old(part):
+        if self._behind(part.kind, part.object_id):
             return None
         if self._counts.setdefault(name, part.slice_count) != part.slice_count:
             self._forget(name)  # another object under the same number: the newer one counts
@@ -156,6 +156,7 @@ class ObjectReceiver:
         self._forget(name)
         self._finished[part.kind] = Held(part.kind, part.object_id, part.slice_count, 0)
         self._newest[_sequence(part.kind)] = part.object_id
+        self._forget_overtaken(part.kind)
         return Complete(part.kind, part.object_id, data)
 
     def held(self) -> tuple[Held, ...]:
@@ -167,13 +168,24 @@ class ObjectReceiver:
             entries.append(Held(kind, number, first, mask))
         return tuple(entries)
 
-    def _is_old(self, part: Part) -> bool:
+    def forget(self, kind: PartKind) -> None:
+        """Drop the slices of a kind that is no longer wanted."""
+        for name in [name for name in self._open if name[0] is kind]:
+            self._forget(name)
+
+    def _behind(self, kind: PartKind, number: int) -> bool:
         """Numbers run upwards modulo a small number: what is not ahead of the newest finished one is behind it."""
-        newest = self._newest.get(_sequence(part.kind))
+        newest = self._newest.get(_sequence(kind))
         if newest is None:
             return False
-        modulus = numbers_of(part.kind)
-        return not 1 <= (part.object_id - newest) % modulus < modulus // 2
+        modulus = numbers_of(kind)
+        return not 1 <= (number - newest) % modulus < modulus // 2
+
+    def _forget_overtaken(self, kind: PartKind) -> None:
+        """Drop what the sender gave up before the object that has just become complete: its number will come again."""
+        for name in [name for name in self._open if _sequence(name[0]) is _sequence(kind)]:
+            if self._behind(*name):
+                self._forget(name)
 
     def _forget(self, name: tuple[PartKind, int]) -> None:
         self._open.pop(name, None)

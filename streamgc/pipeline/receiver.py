@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,9 @@ from streamgc.pipeline.steady import Steadier
 from streamgc.profiling.spans import Spans
 
 Picture = NDArray[np.uint8]
+AHEAD = 112
+"""Messages come in order, and many may be missing before one: of the numbers that repeat after 256 one is meant from 16
+behind the newest to 239 ahead of it."""
 INTRA_AFTER = 12
 """Messages in a row that cannot be shown before the sender is asked to begin again."""
 MODES_WITHOUT_ROOM = (Background.PRIVATE, Background.REPLACE)
@@ -88,7 +92,7 @@ class Receiver:
     def receive(self, message: bytes, arrived_at: int = 0) -> Taken:
         """Take a message in. Raises BitstreamError; state then is as before, and the call goes on."""
         parsed = unpack(message)
-        number = unwrap(parsed.number, self._newest if self._decoded else parsed.number)
+        number = unwrap(parsed.number, self._newest + AHEAD if self._decoded else parsed.number)
         with self._spans.frame(number), self._spans("decode"):
             self._switch_mode(parsed.background)
             complete = [self._take_part(part) for part in parsed.parts]
@@ -134,12 +138,17 @@ class Receiver:
     def _switch_mode(self, mode: Background) -> None:
         if self._mode is not None and mode in MODES_WITHOUT_ROOM and mode != self._mode:
             self._background.forget()
+            self._objects.forget(PartKind.ROOM)
+            self._objects.forget(PartKind.LABELS)
         if mode != self._mode:
             self._steadier.forget()
         self._mode = mode
 
     def _take_part(self, part: Part) -> bool:
-        """Whether a key has become complete. A key that cannot be decoded asks for a new start."""
+        """Whether a key has become complete. A key that cannot be decoded asks for a new start; of a room only the mode
+        that shows it takes anything."""
+        if part.kind is PartKind.ROOM and self._mode is not Background.MEMORY:
+            return False
         done = self._objects.accept(part)
         if done is None:
             return False
@@ -151,10 +160,11 @@ class Receiver:
                 return False
             self._features.pop(done.number, None)
             return True
-        if done.kind is PartKind.ROOM:
-            self._background.room(done.data)
-        elif done.kind is PartKind.LABELS:
-            self._background.labels(done.data)
+        with suppress(BitstreamError):  # a room or labels that are broken: what was there stays
+            if done.kind is PartKind.ROOM:
+                self._background.room(done.data)
+            elif done.kind is PartKind.LABELS:
+                self._background.labels(done.data)
         return False
 
     def _decode_picture(self, message: Message, number: int) -> _Ready | None:

@@ -58,7 +58,7 @@ class RoomCollector:
         self._coding: Future[bytes | None] | None = None
 
     def clear(self) -> None:
-        """Forget everything: a stricter background mode has been chosen."""
+        """Forget everything: the room is no longer to be sent."""
         self._seen[:] = False
         self._known[:] = False
         self._sent = None

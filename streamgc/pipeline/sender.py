@@ -48,6 +48,8 @@ LABELS_CHANGED = 0.08
 """Share of cells with another label above which the map is sent again."""
 FINE_CRF = 9
 """Keys of twice the width and height are coded so much coarser: what they lose is less than what a small one lacks."""
+BEHIND = 112
+"""Reports are of messages that have been sent: of the numbers that repeat after 256, one of the last 240 is meant."""
 CROP_REPEAT = 15
 """Frames after which the crop is said again, for a receiver that missed it."""
 
@@ -155,7 +157,9 @@ class Sender:
         """What the receiver holds, as its ``Received.feedback`` says. Raises BitstreamError on garbage."""
         feedback, held = parse_feedback(data)
         with self._lock:
-            newest = unwrap(feedback.newest, self._number)
+            newest = unwrap(feedback.newest, self._number - BEHIND)
+            if newest > self._number:
+                return  # of nothing that was sent
             self._confirmed = {n for n in self._confirmed if n > newest - 16}
             self._confirmed.update(newest - age for age in range(5) if feedback.holds((newest - age) % 256))
             self._objects.confirm(held)
@@ -176,11 +180,19 @@ class Sender:
             self._budget.set_rate(kbps, fps, burst, narrow)
 
     def set_background(self, background: Background) -> None:
-        """Switch the mode; a stricter one drops every reference, so that nothing of the room lives on in one."""
+        """Switch the mode. What only the old one sends leaves no more, not even what has left in part; a stricter one
+        drops every reference, so that nothing of the room lives on in one."""
         with self._lock:
-            if background in (Background.PRIVATE, Background.REPLACE) and background != self._background:
+            if background is self._background:
+                return
+            if background in (Background.PRIVATE, Background.REPLACE):
                 self._restart = True
+            if self._background is Background.MEMORY:
+                self._objects.drop(PartKind.ROOM)
                 self._room.clear()
+            elif self._background is Background.SYNTH:
+                self._objects.drop(PartKind.LABELS)
+                self._labels = None
             self._background = background
 
     @property

@@ -149,7 +149,10 @@ class OutgoingVideo(MediaStreamTrack):
                 if captured is None:
                     return self._make_echo()
                 if self.conventional is not None:
-                    return self._plain(captured, self.conventional)
+                    frame = await self._plain(captured, self.conventional)
+                    if frame is None:
+                        continue
+                    return frame
                 self._coding = asyncio.create_task(self._next(captured))
             await asyncio.wait({self._coding}, timeout=self._until_echo())
             if not self._coding.done():
@@ -292,8 +295,15 @@ class OutgoingVideo(MediaStreamTrack):
             delay_ms = (now - captured.captured_ns) // 1_000_000
             return packetise(number, message, delay_ms, repeats, self._feedback_block(now))
 
-    def _plain(self, captured: Captured, convert: Callable[[Picture], Picture]) -> av.VideoFrame:
-        frame = av.VideoFrame.from_ndarray(convert(captured.picture), format="rgb24").reformat(format="yuv420p")
+    async def _plain(self, captured: Captured, convert: Callable[[Picture], Picture]) -> av.VideoFrame | None:
+        """The picture for a conventional codec; None where it cannot be made, which costs the picture, not the call."""
+        try:
+            picture = await self._worker.run(lambda: convert(captured.picture))  # a whole segmenter, in some modes
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+        except Exception as error:
+            self._fail(error)
+            return None
+        self._failures = 0
         frame.pts = captured.captured_ns * CLOCK_RATE // 1_000_000_000
         frame.time_base = _TIME_BASE
         self._plain_stamp = (frame.pts & 0xFFFFFFFF, captured.captured_ns)

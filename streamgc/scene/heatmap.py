@@ -154,7 +154,7 @@ class Heatmap:
             self._absent = np.zeros(shares.shape, np.int16)
             return cells
         low = self._cells & ~cells
-        self._absent = np.where(low, self._absent + 1, 0).astype(np.int16)
+        self._absent = np.where(low, np.minimum(self._absent, settings.cell_patience) + 1, 0).astype(np.int16)
         # Between the two thresholds a kept cell stays; below the lower one it must be so for a while.
         stay = low & ((shares >= settings.cell_off) | (self._absent < settings.cell_patience))
         return cells | stay

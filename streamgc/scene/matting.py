@@ -46,7 +46,8 @@ def _coefficients(colours: Planes, matte: Planes) -> Planes:
     window, averaged over the windows a pixel is in."""
     r, g, b = colours
     moments = [r * r, r * g, r * b, g * g, g * b, b * b, r * matte, g * matte, b * matte, matte * matte]
-    means = _box(np.stack([r, g, b, matte, *moments]))
+    # A grey picture's colours say the same: in fp32 the determinant of their covariance would be rounding.
+    means = _box(np.stack([r, g, b, matte, *moments])).astype(np.float64)
     r, g, b, m = means[:4]
     rr, rg, rb = means[4] - r * r + SMOOTH, means[5] - r * g, means[6] - r * b
     gg, gb, bb = means[7] - g * g + SMOOTH, means[8] - g * b, means[9] - b * b + SMOOTH
@@ -61,7 +62,7 @@ def _coefficients(colours: Planes, matte: Planes) -> Planes:
     explained = (red * rm + green * gm + blue * bm) / (means[13] - m * m + SMOOTH)
     low, high = EXPLAINED
     trust = np.clip((explained - low) / (high - low), 0, 1)
-    slopes = _box(np.stack([red, green, blue, m - red * r - green * g - blue * b, trust]))
+    slopes = _box(np.stack([red, green, blue, m - red * r - green * g - blue * b, trust]).astype(np.float32))
     slopes[:4] *= slopes[4]
     slopes[4] = 1 - slopes[4]
     return slopes

@@ -114,7 +114,10 @@ def _decode(table: Floats, settings: YoloSettings) -> tuple[Floats, Floats, npt.
         sure = np.flatnonzero(table[:, 4] >= settings.score)[: settings.most]
         rows = table[sure]
         scale = np.float32(settings.side if settings.normalised else 1)
-        return rows[:, :4] * scale, rows[:, 4], rows[:, 5].astype(np.int64), rows[:, 6:]
+        classes = rows[:, 5].astype(np.int64)
+        if len(classes) and not 0 <= classes.min() <= classes.max() < len(COCO_NAMES):
+            raise SceneError(f"segmenter output 'predictions' has classes beyond COCO's {len(COCO_NAMES)}")
+        return rows[:, :4] * scale, rows[:, 4], classes, rows[:, 6:]
     count = table.shape[0] - 4 - MASK_CHANNELS
     if count < 1:
         raise SceneError(
