@@ -45,8 +45,11 @@ def test_pictures_for_vp8_follow_background_and_policy() -> None:
     codec = AgentCodec(inner, "memory", "all", False)
     fit = codec.conventional()
     assert fit is not None
-    for setting in (lambda: None, lambda: codec.set_preserve("main"), lambda: codec.set_background("private")):
-        setting()
-        for _ in range(2):
-            fit(PICTURE)
+    fit(PICTURE)
+    fit(PICTURE)
+    codec.set_preserve("main")
+    fit(PICTURE)
+    codec.set_background("private")
+    fit(PICTURE)
+    fit(PICTURE)
     assert inner.made == 3
