@@ -365,5 +365,9 @@ def main() -> None:
     except StreamGCError as error:
         sys.stderr.write(f"streamgc: {' '.join(str(error).split())}\n")
         raise SystemExit(2) from None
+    except OSError as error:  # a folder that is not there, a port that is taken
+        said = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        sys.stderr.write(f"streamgc: {' '.join(said.split())}\n")
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -287,8 +287,8 @@ def evaluate_call(
     shown = min(rates, key=lambda rate: abs(rate - sheet_rate))
     stills: list[Sheet] = []
     for path in clips:
-        clip = load_clip(path, size, fps, limit)
         try:
+            clip = load_clip(path, size, fps, limit)
             sheet = run.clip(clip, shown if folder is not None else None)
         except InputError as error:
             run.note(f"left out: {error}")

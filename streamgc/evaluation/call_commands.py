@@ -41,14 +41,16 @@ def evaluate_call(
     json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for CSV, plots, videos and a contact sheet.")] = None,
     anchors: Annotated[Path | None, typer.Option(help="Cache of AV1's measurements.")] = None,
-    size: Annotated[int, typer.Option(help="Side of the square picture.")] = 256,
+    size: Annotated[int, typer.Option(min=16, help="Side of the square picture.")] = 256,
     fine: Annotated[bool, typer.Option(help="sgc codes pictures of half that size, with keys as large.")] = False,
-    fps: Annotated[int, typer.Option(help="Pictures a second.")] = 15,
+    fps: Annotated[int, typer.Option(min=1, help="Pictures a second.")] = 15,
     ack_delay: Annotated[float, typer.Option(help="Milliseconds until a frame is acknowledged.")] = 130.0,
     trunks: Annotated[str, typer.Option(help="ST-LPIPS trunks: alex (the verdict), vgg.")] = "alex,vgg",
-    threads: Annotated[int, typer.Option(help="CPU threads for the scores.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads for the scores.")] = 1,
 ) -> None:
     """Rate and quality against conventional codecs, and R: AV1's payload at our score over ours."""
+    if "alex" not in trunks.split(","):
+        raise InputError(f"--trunks {trunks}: R is made of alex")
     torch.set_num_threads(threads)
     result = call.evaluate_call(
         clips,

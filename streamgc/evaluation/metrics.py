@@ -19,6 +19,8 @@ from streamgc.errors import BackendMissing
 from streamgc.evaluation.clips import Frame
 from streamgc.evaluation.person import Mask
 
+MS_SSIM_LEAST = 176
+"""Five scales of an 11-pixel window need this many pixels a side."""
 Trunk = Literal["alex", "vgg"]
 Map = NDArray[np.float32]
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from streamgc.errors import InputError
 from streamgc.evaluation.clips import Frame
-from streamgc.evaluation.metrics import PerceptualDistance, ms_ssim, psnr
+from streamgc.evaluation.metrics import MS_SSIM_LEAST, PerceptualDistance, ms_ssim, psnr
 from streamgc.evaluation.plots import Sheet, write_contact_sheet
 from streamgc.evaluation.ratio import Point, frontier, rate_at
 from streamgc.evaluation.still_report import Row, plot_curves, write_csv, write_json
@@ -24,8 +24,6 @@ from streamgc.evaluation.still_rivals import CodedStill, rival
 from streamgc.pipeline.stills import StillCodec, open_still_codec, read_picture
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-MS_SSIM_LEAST = 176
-"""Five scales of an 11-pixel window need this many pixels a side."""
 SHOWN = 4
 SCORES = {"alex": "ST-LPIPS (AlexNet), less is better", "psnr": "PSNR, dB", "ms_ssim": "MS-SSIM"}
 

@@ -61,9 +61,9 @@ def truth_command(
     data: Annotated[Path, typer.Option(help="Folder with val/stills and val/masks.")],
     model: Model = "segmenter",
     precision: Precision = "fp32",
-    composites: int = 80,
-    passing: Annotated[int, typer.Option(help="Drawn clips of people who pass each other.")] = 10,
-    framed: Annotated[int, typer.Option(help="Larger composites, cropped as a call does.")] = 40,
+    composites: Annotated[int, typer.Option(min=1, help="Composites each of one, two and three people.")] = 80,
+    passing: Annotated[int, typer.Option(min=1, help="Drawn clips of people who pass each other.")] = 10,
+    framed: Annotated[int, typer.Option(min=0, help="Larger composites, cropped as a call does.")] = 40,
     json_path: Json = None,
 ) -> None:
     """Person IoU on stills with masks, and people found in composites of one, two and three."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,15 @@ import numpy as np
 
 from streamgc.errors import InputError
 from streamgc.evaluation.clips import Clip, Frame
-from streamgc.evaluation.metrics import PerceptualDistance, Trunk, flicker, ms_ssim, psnr, restore_outside
+from streamgc.evaluation.metrics import (
+    MS_SSIM_LEAST,
+    PerceptualDistance,
+    Trunk,
+    flicker,
+    ms_ssim,
+    psnr,
+    restore_outside,
+)
 from streamgc.evaluation.person import Mask, PersonMask
 
 PersonSource = str | Path | Callable[[Frame], Mask]
@@ -74,11 +83,12 @@ class Scorer:
         source's own there, in grey levels; the `person_` pair the same on the person. NaN where nothing is still.
         """
         rows = []
+        small = min(clip.frames[0].shape[:2]) < MS_SSIM_LEAST
         for original, picture, mask in self._scored(clip, shown):
             row = {
-                "ms_ssim": ms_ssim(original, restore_outside(original, picture, mask), mask),
+                "ms_ssim": nan if small else ms_ssim(original, restore_outside(original, picture, mask), mask),
                 "frame_psnr": psnr(original, picture),
-                "frame_ms_ssim": ms_ssim(original, picture),
+                "frame_ms_ssim": nan if small else ms_ssim(original, picture),
             }
             for trunk, distance in self._distances.items():
                 row[f"frame_{trunk}"] = float(distance.map(original, picture).mean())

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from streamgc.errors import BackendMissing, EngineError, ModelError
+from streamgc.runtime.blobs import cache_folder
 from streamgc.runtime.engine import (
     Array,
     Engine,
@@ -66,7 +67,7 @@ class Choice:
 
 def default_cache() -> Path:
     """Where compiled networks are kept between runs: a folder in the user's cache."""
-    return Path.home() / ".cache" / "streamgc" / "engines"
+    return cache_folder() / "engines"
 
 
 def choose() -> Choice:

@@ -144,7 +144,8 @@ def load(path: Path, backend: str, header: OnnxHeader, options: EngineOptions) -
     """Compile for the CPU. Raises EngineError when the network or the precision cannot be had."""
     core = _core()
     asked = options.precision
-    compute = fastest_precision() if asked in ("auto", "int8") else asked
+    # What of an int8 network is not int8 are coordinates among others, and bf16 has eight bits for 256 pixels.
+    compute = "fp32" if asked == "int8" else fastest_precision() if asked == "auto" else asked
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if asked != "auto" and compute.upper() not in capabilities and compute != "fp32":
         raise EngineError(f"openvino has no {compute} on this CPU (it has {', '.join(sorted(capabilities)).lower()})")

@@ -156,6 +156,10 @@ class CallTrainer:
         if not self.checkpoint.is_file():
             return
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        if state.get("design", self.settings.design) != self.settings.design:
+            raise TrainingError(
+                f"{self.checkpoint} is of the design {state['design']!r}: take --design or another --run"
+            )
         try:
             self.model.load_state_dict(state["model"])
             self.average = state["average"]

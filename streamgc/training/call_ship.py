@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], int, str]:
             return {name: value.float() for name, value in load_file(path).items()}, 0, ALIGNED
         saved = torch.load(path, map_location="cpu", weights_only=True)
         return saved["average"], int(saved["steps"]), saved.get("design", ALIGNED)
-    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, KeyError, RuntimeError, SafetensorError, UnpicklingError) as error:
         raise TrainingError(f"no usable checkpoint at {path}: {error}") from error
 
 

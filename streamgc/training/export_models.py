@@ -193,6 +193,16 @@ def export_still_model(
     return Exported(ModelStore(folder.parent).open(folder), tuple(results))
 
 
+def require_same(networks: StillNetworks, model: Model, pictures: Sequence[Array]) -> None:
+    """Raises EngineError where a still model's fp32 networks are not those of torch on each engine here; ``pictures``
+    u8 (H, W, 3) of one size."""
+    size = (pictures[0].shape[0], pictures[0].shape[1])
+    feeds = chained_feeds(model, pictures)
+    for role, part in still_networks(networks).items():
+        file = model.network(role)
+        require(_compare(_reference(part), {"fp32": file}, file, feeds[role], size))
+
+
 def _reference(part: StillNetwork) -> Reference:
     return lambda feed: {part.output: torch_outputs(part.module, feed, part.inputs)[0]}
 

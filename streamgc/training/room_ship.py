@@ -59,11 +59,11 @@ def export_room(network: RoomGenerator, path: Path) -> tuple[Path, list[Parity]]
         made = write_variants(raw, Path(scratch) / "variants", "room")
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".part")
+        with load_engine(made["fp32"], backend="openvino", precision="fp32", threads=1) as engine:
+            results = parity(graph, engine, sample_feeds(8), INPUTS, OUTPUTS)
+        require(results)
         shutil.copyfile(made["fp32"], partial)
         os.replace(partial, path)
-    with load_engine(path, backend="openvino", precision="fp32", threads=1) as engine:
-        results = parity(graph, engine, sample_feeds(8), INPUTS, OUTPUTS)
-    require(results)
     return path, results
 
 

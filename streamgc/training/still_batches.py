@@ -79,7 +79,9 @@ class Batches:
         if settings.needs_labels:
             if item.labels is None or item.instances is None:
                 raise TrainingError(f"mode {settings.mode} needs label maps, and this data has none")
-            planes = label_planes(item.labels, item.instances, settings.classes)
+            # A file says classes, not instances: only D, which no file needs, sees what tells two cars apart.
+            instances = item.instances if spec.task == "gc" else None
+            planes = label_planes(item.labels, instances, settings.classes)
             if settings.mode == "sc-ri":
                 kept = random_instances(item.instances, settings.kept_share, random)
             else:

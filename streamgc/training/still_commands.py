@@ -1,6 +1,6 @@
 """``streamgc train gc|gc-d|sc|mse|aedc|pix2pix`` and ``streamgc train ship-still``.
 
-Several processes or machines: ``torchrun --nproc-per-node N -m streamgc.cli train gc …``; the batch is shared out.
+Several processes or machines: ``torchrun --nproc-per-node N -m streamgc train gc …``; the batch is shared out.
 """
 
 from __future__ import annotations

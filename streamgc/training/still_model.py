@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import numpy as np
@@ -396,6 +397,6 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     """A checkpoint's content. Raises TrainingError when it cannot be read."""
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
         raise TrainingError(f"cannot read the checkpoint {path}: {error}") from None
     return state

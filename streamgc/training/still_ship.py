@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from streamgc.errors import TrainingError
 from streamgc.networks.still_build import build_still
 from streamgc.networks.still_export import to_label_planes, to_signed
 from streamgc.networks.still_spec import StillNetworks, parameter_count
-from streamgc.runtime.store import Model, write_model_json
+from streamgc.runtime.samples import synthetic_pictures
+from streamgc.runtime.store import MANIFEST, Model, ModelStore, write_model_json
+from streamgc.training.export_models import require_same
 from streamgc.training.still_data import StillSource
 from streamgc.training.still_export import description_of, export_still
 from streamgc.training.still_model import read_checkpoint
@@ -23,6 +27,8 @@ from streamgc.training.still_settings import StillTraining, settings_of
 from streamgc.training.still_tables import fit_still_tables
 
 TABLE_PICTURES = 400
+CHECKED = (128, 192)
+"""Height and width of the pictures on which an export is compared with torch."""
 WEIGHTS = "still.safetensors"
 """bf16 weights beside the networks, to start a training from: ``--start``."""
 
@@ -71,31 +77,42 @@ def ship_still(
     """Make a model folder of a checkpoint. ``data``: what it was trained on; ``licence``: the licence file's text;
     ``history``: what the run began from.
 
-    Raises TrainingError when the checkpoint cannot be read or exported, ModelError when the folder is not whole.
+    The folder's own licence stays where none is given. Nothing is put in place before it was compared with torch.
+    Raises TrainingError when the checkpoint cannot be read or exported, EngineError when the export is another network.
     """
     networks, settings, steps = load_trained(checkpoint)
-    folder.mkdir(parents=True, exist_ok=True)
-    tables = None
-    if settings.task != "labels":
-        (folder / "tables.bin").write_bytes(fit_still_tables(codes_of(networks, source)).to_bytes())
-        tables = "tables.bin"
-    files = export_still(networks, folder)
-    half = {key: value.to(torch.bfloat16).contiguous() for key, value in networks.state_dict().items()}
-    save_file(half, folder / WEIGHTS)
-    (folder / "LICENSE").write_text(licence)
-    (folder / "README.md").write_text(card(networks, settings, steps, name, data, history))
-    return write_model_json(
-        folder,
-        name=name,
-        family="still",
-        version="1",
-        networks=files,
-        tables=tables,
-        channels=settings.nested or (settings.channels,),
-        licence="LICENSE",
-        card="README.md",
-        extra={"still": description(settings)},
-    )
+    if not licence and (folder / "LICENSE").is_file():
+        licence = (folder / "LICENSE").read_text(encoding="utf-8")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        staged = Path(scratch) / "staged"
+        staged.mkdir()
+        tables = None
+        if settings.task != "labels":
+            (staged / "tables.bin").write_bytes(fit_still_tables(codes_of(networks, source)).to_bytes())
+            tables = "tables.bin"
+        files = export_still(networks, staged)
+        half = {key: value.to(torch.bfloat16).contiguous() for key, value in networks.state_dict().items()}
+        save_file(half, staged / WEIGHTS)
+        (staged / "LICENSE").write_text(licence)
+        (staged / "README.md").write_text(card(networks, settings, steps, name, data, history))
+        model = write_model_json(
+            staged,
+            name=name,
+            family="still",
+            version="1",
+            networks=files,
+            tables=tables,
+            channels=settings.nested or (settings.channels,),
+            licence="LICENSE",
+            card="README.md",
+            extra={"still": description(settings)},
+        )
+        require_same(networks, model, synthetic_pictures(CHECKED, 2))
+        folder.mkdir(exist_ok=True)
+        for path in sorted(staged.iterdir(), key=lambda path: path.name == MANIFEST):  # the manifest last
+            os.replace(path, folder / path.name)
+    return ModelStore(folder.parent).open(folder)
 
 
 def description(settings: StillTraining) -> dict[str, Any]:
@@ -110,6 +127,10 @@ def card(networks: StillNetworks, settings: StillTraining, steps: int, name: str
     if settings.mode not in ("mse", "aedc") and settings.perceptual > 0:
         trunk = "VGG16 of stlpips-pytorch"
         perceptual = f"{settings.perceptual:g} × {settings.perceptual_form}, {trunk}"
+    losses = {"aedc": "MS-SSIM", "pix2pix": "no MSE"}.get(settings.mode, f"MSE × {settings.mse:g}")
+    if settings.adversarial:
+        losses += f", GAN × {settings.gan:g} from {settings.gan_from:.0%} of the steps"
+        losses += f", feature matching × {settings.feature_matching:g}"
     counts = ", ".join(map(str, settings.nested or (settings.channels,)))
     size = f"{settings.crop[0]}×{settings.crop[1]}"
     lines: Sequence[str] = (
@@ -120,8 +141,7 @@ def card(networks: StillNetworks, settings: StillTraining, steps: int, name: str
         f"- {millions:.1f} M parameters; channels {counts}; cells of {settings.spec.cell} pixels; five levels.",
         f"- Trained {steps} steps of {settings.batch} crops of {size}, seed {settings.seed}.",
         *([f"- Begun from {history}."] if history else []),
-        f"- Losses: MSE × {settings.mse:g}, GAN × {settings.gan:g} from {settings.gan_from:.0%} of the steps, "
-        f"feature matching × {settings.feature_matching:g}, perceptual {perceptual}, entropy × {settings.beta:g}.",
+        f"- Losses: {losses}, perceptual {perceptual}, entropy × {settings.beta:g}.",
         f"- Data: {data or 'not stated'}",
         "- No training looked at the AlexNet trunk of ST-LPIPS, which evaluations use.",
         "- What is synthesised is plausible, not true: do not use it where details matter as evidence.",

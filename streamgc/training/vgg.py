@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import cast
 
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamgc.errors import TrainingError
+from streamgc.runtime.engine import first_line
 from streamgc.training.perceptual import weights_file
 
 WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
@@ -35,8 +37,8 @@ class VggLoss(nn.Module):
         path = weights_file() if vgg19 is None else vgg19
         try:
             state = cast("OrderedDict[str, Tensor]", torch.load(path, map_location="cpu", weights_only=True))
-        except OSError as error:
-            raise TrainingError(f"cannot read {path}: {error.strerror}") from None
+        except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+            raise TrainingError(f"cannot read {path}: {first_line(error)}") from None
         self.blocks = nn.ModuleList()
         for number, layers in enumerate(_VGG16 if vgg19 is None else _VGG19, 1):
             prefixes = [f"net.slice{number}.{n}" if vgg19 is None else f"features.{n}" for n in layers]
