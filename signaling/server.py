@@ -110,7 +110,7 @@ class Server:
     def _admit(self, request: web.Request) -> None:
         """Raise the HTTP error of whoever may not come in."""
         origin = request.headers.get("Origin")
-        own = origin is not None and urlsplit(origin).netloc == request.host  # the page of a room's link
+        own = origin is not None and _host_of(origin) == request.host  # the page of a room's link
         if origin is not None and self._settings.origins and origin not in self._settings.origins and not own:
             self._metrics.refused.labels("origin").inc()
             raise web.HTTPForbidden(text="this page may not use this server")
@@ -201,7 +201,7 @@ class _Peer:
         """Send; a peer that does not take its messages is cut off rather than waited for."""
         if isinstance(message, Joined):
             message = Joined(message.peer_present, message.peer, self._relay.servers())
-        with contextlib.suppress(ConnectionError, RuntimeError):
+        with contextlib.suppress(ConnectionError, RuntimeError, TimeoutError):
             async with asyncio.timeout(5):
                 await self._socket.send_str(encode(message).decode())
             if isinstance(message, Refused) and message.code in (Refusal.REPLACED, Refusal.EXPIRED):
@@ -250,6 +250,30 @@ def create_app(settings: Settings, hub: Hub | None = None) -> web.Application:
     return app
 
 
+def _host_of(origin: str) -> str:
+    """Of an Origin header; nothing where it is no address."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
+
+
+class _Discreet(logging.Filter):
+    """What goes wrong with a request is said without its address."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else "no HTTP"
+        record.msg, record.args, record.exc_info = "a request could not be served: %s", (kind,), None
+        return True
+
+
+def _request_log() -> logging.Logger:
+    log = logging.getLogger("signaling.requests")
+    if not log.filters:
+        log.addFilter(_Discreet())
+    return log
+
+
 @asynccontextmanager
 async def running(settings: Settings, hub: Hub | None = None) -> AsyncIterator[str]:
     """Serve inside the block; yields the server's URL. Raises `InputError` when the port is busy or TLS files are
@@ -261,7 +285,7 @@ async def running(settings: Settings, hub: Hub | None = None) -> AsyncIterator[s
             context.load_cert_chain(settings.certificate, settings.private_key)
         except (OSError, ssl.SSLError) as error:
             raise InputError(f"the certificate or its key cannot be read: {error}") from error
-    runner = web.AppRunner(create_app(settings, hub), access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(create_app(settings, hub), access_log=None, shutdown_timeout=1.0, logger=_request_log())
     await runner.setup()
     try:
         site = web.TCPSite(runner, settings.host, settings.port, ssl_context=context)

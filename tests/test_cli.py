@@ -95,6 +95,7 @@ def test_a_stream_of_another_model(stream: Path, tmp_path: Path) -> None:
         ("demo", "--model", "nobody"),
         ("call", "room", "--headless", "--server", "127.0.0.1:9"),
         ("call", "room", "--headless", "--server", "127.0.0.1:9", "--record", "call.foo"),
+        ("call", "room", "--headless", "--server", "127.0.0.1:9", "--record", "call.webm"),
         ("call", "room", "--headless", "--server", "127.0.0.1:9", "--record", "nowhere/call.mp4"),
         ("call", "room", "--headless", "--server", "127.0.0.1:9", "--statistics", "nowhere/lines.jsonl"),
     ],

@@ -61,6 +61,7 @@ async function join() {
   const deaf = !navigator.mediaDevices; // a page that came over plain http gets no camera
   stream = navigator.mediaDevices ? await camera() : new MediaStream();
   $("join").disabled = false;
+  for (const [button, kind] of [["camera", "video"], ["microphone", "audio"]]) apply(button, kind); // a second call begins as the first ended
   $("local").srcObject = stream;
   $("local").hidden = !stream.getVideoTracks().length;
   const address = new URL("/ws", location.href);
@@ -150,11 +151,16 @@ async function describe(peer, make) {
   return peer.localDescription.sdp;
 }
 
+function apply(button, kind) {
+  const on = $(button).getAttribute("aria-pressed") === "true";
+  for (const track of stream.getTracks()) if (track.kind === kind) track.enabled = on;
+}
+
 function toggle(button, kind, name) {
   $(button).onclick = () => {
     const on = $(button).getAttribute("aria-pressed") !== "true";
-    for (const track of stream.getTracks()) if (track.kind === kind) track.enabled = on;
     $(button).setAttribute("aria-pressed", on);
+    apply(button, kind);
     $(button).textContent = `${name} ${on ? "on" : "off"}`;
   };
 }

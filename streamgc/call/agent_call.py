@@ -274,6 +274,7 @@ class AgentCall:
         self._tell(settings)
 
     def _on_connection(self, connection: Connection) -> None:
+        connection.rate.ceiling_kbps = self.settings.kbps  # which may have been changed since the session began
         self._mirror.restart()
         self._on_code("")
 

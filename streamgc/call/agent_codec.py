@@ -26,7 +26,13 @@ _MARK_COLOUR = np.array([0, 190, 160], np.uint16)
 
 
 class LookedAt(SceneEyes):
-    """Eyes that can say who is where in the last picture."""
+    """Eyes that can say who is where in the last picture. They outlive a connection: who was ``id:1`` stays that."""
+
+    def renew(self, preserve: str, spans: Spans) -> None:
+        """For another connection: people keep their ids, what was kept is forgotten."""
+        self._spans = spans
+        self.set_preserve(preserve)
+        self.reset()
 
     def person_at(self, x: float, y: float) -> int | None:
         """Id of the instance at (x, y) in 0..1 of the coded picture; None when nobody is there."""
@@ -99,7 +105,8 @@ class AgentCodec:
         parse_policy(preserve)
         self.background, self.preserve, self.mark = background, preserve, False
         self._codec, self._framing = codec, framing
-        self._live: tuple[TurnableSender, Any, LookedAt | None] | None = None
+        self._live: tuple[TurnableSender, Any, LookedAt] | None = None
+        self._eyes: LookedAt | None = None
 
     @property
     def model_name(self) -> str:
@@ -123,8 +130,7 @@ class AgentCodec:
         codec = self._now()
         if not isinstance(codec, CallCodec):
             return codec.sender(spans)
-        models = codec.models
-        eyes = LookedAt(models.segment(), models.format, self.preserve, self._framing, spans, codec.settings.fps)
+        eyes = self._looking(codec, spans)
         inner = codec.sender(spans, eyes)
         turnable = TurnableSender(inner)
         self._live = (turnable, inner, eyes)
@@ -142,7 +148,11 @@ class AgentCodec:
             wanted = self.background, self.preserve
             if wanted not in made:
                 made.clear()
-                made[wanted] = self._now().conventional()
+                codec = self._now()
+                if isinstance(codec, CallCodec):
+                    made[wanted] = codec.conventional(self._looking(codec, Spans(enabled=False)))
+                else:
+                    made[wanted] = codec.conventional()
             convert = made[wanted]
             return np.full_like(picture, 128) if convert is None else convert(picture)
 
@@ -157,8 +167,7 @@ class AgentCodec:
 
             def switch() -> None:
                 inner.set_background(wanted)
-                if eyes is not None:
-                    eyes.reset()
+                eyes.reset()
 
             turnable.order(switch)
 
@@ -167,19 +176,34 @@ class AgentCodec:
         parse_policy(policy)
         self.preserve = policy
         if self._live is not None:
-            turnable, _, eyes = self._live
-            if eyes is not None:
-                turnable.order(lambda: eyes.set_preserve(policy))
+            turnable, inner, eyes = self._live
+
+            def turn() -> None:
+                eyes.set_preserve(policy)
+                inner.request_intra()  # keys, sent or on their way, show who is kept no longer
+
+            turnable.order(turn)
 
     def pick(self, x: float, y: float) -> str:
         """Keep only the person at (x, y) of the coded picture, or everyone when nobody is there or that one is kept
         alone already; returns the policy."""
         number = None
-        if self._live is not None and self._live[2] is not None:
-            number = self._live[2].person_at(x, y)
+        if self._eyes is not None:
+            number = self._eyes.person_at(x, y)
         policy = "all" if number is None or self.preserve == f"id:{number}" else f"id:{number}"
         self.set_preserve(policy)
         return policy
+
+    def _looking(self, codec: CallCodec, spans: Spans) -> LookedAt:
+        """The eyes, which are the same for every connection."""
+        if self._eyes is None:
+            models = codec.models
+            self._eyes = LookedAt(
+                models.segment(), models.format, self.preserve, self._framing, spans, codec.settings.fps
+            )
+        else:
+            self._eyes.renew(self.preserve, spans)
+        return self._eyes
 
     def _now(self) -> Codec:
         """The codec with the background of the moment."""

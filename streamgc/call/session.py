@@ -140,7 +140,7 @@ class Session:
         attempt = 0
         while not self._stopped.is_set():
             try:
-                rejoin = await self._stay()
+                rejoin = await self._stay(attempt)
             except (SignallingError, PeerUnreachable) as error:
                 if not self._may_try_again(error, attempt):
                     raise
@@ -164,16 +164,20 @@ class Session:
         gone = isinstance(error, SignallingError) and error.kind in (GONE, Refusal.UNAVAILABLE.value)
         return gone and attempt < len(RETRY_S)
 
-    async def _stay(self) -> bool:
+    async def _stay(self, attempt: int) -> bool:
         """Join and hold the call until it ends (False) or must be set up anew (True)."""
         options = self._options
         async with Rendezvous(options.server, options.room, options.ticket, self._peer) as rendezvous:
             self._peer, self._ice = rendezvous.peer, rendezvous.ice
-            if rendezvous.peer_present:
-                await self._offer(rendezvous)
-            else:
-                self._hooks.event(Event.WAITING, "")
-            rejoin = await self._hold(rendezvous)
+            try:
+                if rendezvous.peer_present:
+                    await self._offer(rendezvous)
+                else:
+                    self._hooks.event(Event.WAITING, "")
+                rejoin = await self._hold(rendezvous)
+            except (SignallingError, PeerUnreachable) as error:
+                rendezvous.leaving = not self._may_try_again(error, attempt)  # who leaves ends the other's call
+                raise
             rendezvous.leaving = not rejoin
             return rejoin
 

@@ -39,7 +39,8 @@ def require_video_path(path: Path) -> None:
     """Raises InputError where no video of that name can be written."""
     temporary = _temporary(path)
     try:
-        av.open(str(temporary), "w").close()
+        with av.open(str(temporary), "w") as container:
+            container.add_stream("libx264", rate=15)
     except (OSError, ValueError) as error:
         raise _unwritable(path, error) from error
     finally:
@@ -51,7 +52,11 @@ def _temporary(path: Path) -> Path:
 
 
 def _unwritable(path: Path, error: OSError | ValueError) -> InputError:
-    reason = error.strerror if isinstance(error, OSError) else "its name does not say a format, such as .mp4 or .mkv"
+    reason = (
+        error.strerror
+        if isinstance(error, OSError)
+        else "its name does not say a format that takes H.264, such as .mp4 or .mkv"
+    )
     return InputError(f"cannot write {path}: {reason or error}")
 
 
@@ -73,10 +78,10 @@ class VideoFile:
         try:
             self._temporary = self._appearing.__enter__()
             self._container = av.open(str(self._temporary), "w")
-        except (OSError, ValueError) as error:  # ValueError: a name that says no format
+            rate = fractions.Fraction(self._fps).limit_denominator(1001)
+            self._stream: Any = self._container.add_stream("libx264", rate=rate)
+        except (OSError, ValueError) as error:  # ValueError: a name that says no format, or one without H.264
             raise _unwritable(self._path, error) from error
-        rate = fractions.Fraction(self._fps).limit_denominator(1001)
-        self._stream: Any = self._container.add_stream("libx264", rate=rate)
         self._stream.width, self._stream.height = (side - side % 2 for side in self._size)
         self._stream.pix_fmt = "yuv420p"
         self._stream.options = {"crf": str(self._crf), "preset": "veryfast"}

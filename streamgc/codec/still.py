@@ -26,6 +26,8 @@ PRESET = 6
 HASTY_PRESET = 10
 """For a still that a picture waits for: at 128² 2.5 times as fast as `PRESET`, a twentieth more bytes, 0.2 dB less."""
 CRF_MIN, CRF_MAX = 20, 63
+LARGEST = 2048 * 2048
+"""Pixels of a picture that is decoded: a few bytes can ask for gigabytes."""
 TIME_BASE = fractions.Fraction(1, 15)
 
 
@@ -70,6 +72,7 @@ class KeyChainDecoder:
         context = av.CodecContext.create("libdav1d", "r")
         assert isinstance(context, av.VideoCodecContext)
         context.thread_count = 1
+        context.options = {"max_pixels": str(LARGEST)}
         self._context = context
 
     def decode(self, data: bytes) -> Picture:
@@ -80,6 +83,8 @@ class KeyChainDecoder:
             raise BitstreamError(f"key picture cannot be decoded: {error.strerror}") from error
         if len(frames) != 1:
             raise BitstreamError("key picture cannot be decoded: incomplete")
+        if frames[0].width * frames[0].height > LARGEST:
+            raise BitstreamError("key picture cannot be decoded: larger than any that is sent")
         return np.asarray(frames[0].to_ndarray(format="rgb24"), np.uint8)
 
 

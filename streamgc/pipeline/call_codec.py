@@ -247,14 +247,15 @@ class CallCodec:
         )
         return Receiver(self.models.format, self.models.generator(), self.models.tables, background, spans)
 
-    def conventional(self) -> Callable[[Picture], Picture] | None:
-        """For a peer without SGC: the person before grey where the mode keeps the room private, else the picture."""
+    def conventional(self, eyes: Eyes | None = None) -> Callable[[Picture], Picture] | None:
+        """For a peer without SGC: the person before grey where the mode keeps the room private, else the picture.
+        ``eyes`` as in `sender`."""
         if self.settings.background is Background.MEMORY:
             return lambda picture: picture
-        eyes = self.models.eyes(self.settings.preserve, self.settings.framing, Spans(enabled=False))
+        looking = eyes or self.models.eyes(self.settings.preserve, self.settings.framing, Spans(enabled=False))
 
         def fit(picture: Picture) -> Picture:
-            view = eyes.look(picture)
+            view = looking.look(picture)
             return blanked(view.picture, view.matte)
 
         return fit

@@ -11,6 +11,8 @@ from streamgc.pipeline.looking import View
 from streamgc.pipeline.settings import SCALE, PictureFormat
 from streamgc.profiling.spans import Spans
 from streamgc.scene.framing import Crop, FramingSettings
+from streamgc.scene.instances import Instances
+from streamgc.scene.labels import COCO_PERSON
 from streamgc.scene.observer import SceneObserver, SceneSettings, SceneStatistics, Segment
 from streamgc.scene.pace import Pace
 from streamgc.scene.policy import parse_policy
@@ -69,7 +71,8 @@ class SceneEyes:
         people, found, strength = seen.statistics.kept, seen.statistics.found, seen.statistics.strength
         height, width = seen.picture.shape[:2]
         large = partial(seen.crop.cut, as_rgb(picture), SCALE * height, SCALE * width)
-        return View(seen.picture, kept.matte, kept.cells, kept.labels, crop, people, found, strength, large)
+        somebody = _people(kept.instances)
+        return View(seen.picture, kept.matte, kept.cells, kept.labels, crop, people, found, strength, somebody, large)
 
     def _record(self, started: int, ended: int, statistics: SceneStatistics) -> None:
         """The observer's own times, one after the other, as spans."""
@@ -84,6 +87,14 @@ class SceneEyes:
             self._spans.add(stage, started, middle)
             started = middle
         self._spans.add("heatmap", started, ended)
+
+
+def _people(instances: Instances) -> NDArray[np.uint8] | None:
+    """Where anybody is, kept or not, u8 (H, W)."""
+    masks = instances.masks[instances.classes == COCO_PERSON]
+    if not len(masks):
+        return None
+    return np.asarray(masks[0] if len(masks) == 1 else masks.max(axis=0), np.uint8)
 
 
 def _units(crop: Crop, width: int, height: int) -> tuple[int, int, int] | None:

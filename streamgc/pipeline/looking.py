@@ -20,6 +20,7 @@ class View(NamedTuple):
     people: int  # kept
     found: int = 0  # people in the picture, kept or not
     strength: float = 1.0  # below 1 while what was kept last fades out because nobody is found; 0 when it is gone
+    somebody: NDArray[np.uint8] | None = None  # (H, W), 0..255: everybody who is seen, kept or not; None: nobody
     large: Callable[[], NDArray[np.uint8]] | None = None  # makes the same picture twice as large, (2H, 2W, 3)
 
 

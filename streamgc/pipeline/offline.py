@@ -30,11 +30,6 @@ ACK_DELAY_MS = 130.0
 """From a frame's coding to its acknowledgement's arrival: 40 ms each way, and the work in between."""
 
 
-ACK_INTERVAL_MS = 125.0
-"""Between two acknowledgements, but for those of a key that is complete: `RIDE_INTERVAL_NS` of `streamgc.rtc.feedback`
-in a call."""
-
-
 class CodedFrame(NamedTuple):
     """A frame of an offline call."""
 
@@ -50,20 +45,16 @@ def encode_pictures(
     """Messages of pictures as a call sends them.
 
     ``mirror`` stands for the far receiver (its generator is never run): what it confirms reaches the sender
-    ``ack_delay_ms`` later, and no oftener than in a call, so that the rates are those of a call with that round trip.
+    ``ack_delay_ms`` later, so that the rates are those of a call with that round trip that acknowledges every picture.
     """
     late: deque[tuple[float, bytes]] = deque()
-    said, urgent = -ACK_INTERVAL_MS, False
     for number, picture in enumerate(pictures):
         now = number * 1000 / fps
         while late and late[0][0] <= now:
             sender.feedback(late.popleft()[1])
         sent = sender.encode(picture, number)
         taken = mirror.receive(sent.message)
-        urgent |= taken.urgent
-        if urgent or now - said >= ACK_INTERVAL_MS:
-            late.append((now + ack_delay_ms, taken.feedback))
-            said, urgent = now, False
+        late.append((now + ack_delay_ms, taken.feedback))
         yield CodedFrame(sent.message, sent.kept, sent.code_bytes, sent.object_bytes)
 
 

@@ -26,6 +26,10 @@ MARGIN = 3
 """Pixels around what is kept, which has a margin itself, that count as person. With more, what is behind somebody who
 sits still is a blur as far as it reaches; that the mask flickers does not matter, since a pixel must be seen and steady
 for three seconds."""
+FAINT = 32
+"""Value of a mask from which a pixel may be of somebody."""
+MARGIN_OF_OTHERS = 6
+"""Pixels around people who are not kept: the blanking's own margin and `MARGIN`."""
 CHANGED = 0.15
 """Share of known pixels that must have changed, or become known, before the room is sent again."""
 
@@ -79,6 +83,8 @@ class RoomCollector:
         slot = self._count // self._every % SAMPLES
         self._colours[slot] = view.picture
         self._seen[slot] = ~_grown(view.matte > 0, MARGIN)
+        if view.somebody is not None:  # who is not kept must not stay behind as a part of the room
+            self._seen[slot] &= ~_grown(view.somebody >= FAINT, MARGIN_OF_OTHERS)
         if self._count // self._every < SAMPLES:
             return None
         grey = self._colours[..., 1].astype(np.int16)

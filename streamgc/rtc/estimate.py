@@ -48,11 +48,11 @@ class LossMeter:
             self._in_runs = max(self._runs, self._in_runs - 1)
         self._highest = max(self._highest, number)
         self._seen.append((now_ns, number))
+        self._forget(now_ns)
 
     def loss(self, now_ns: int) -> float:
         """0..1; 0 when nothing came, because silence is not loss."""
-        while len(self._seen) > 1 and now_ns - self._seen[0][0] > LOSS_WINDOW_NS:
-            self._seen.popleft()
+        self._forget(now_ns)
         if len(self._seen) < 2:
             return 0.0
         numbers = {number for _, number in self._seen}
@@ -63,6 +63,10 @@ class LossMeter:
     def burst(self) -> float:
         """Mean length of the last runs of losses, at least 1."""
         return self._in_runs / self._runs if self._runs else 1.0
+
+    def _forget(self, now_ns: int) -> None:
+        while len(self._seen) > 1 and now_ns - self._seen[0][0] > LOSS_WINDOW_NS:
+            self._seen.popleft()
 
     def _unwrap(self, sequence: int) -> int:
         if self._highest < 0:

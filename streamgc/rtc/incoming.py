@@ -121,7 +121,8 @@ class IncomingVideo:
         self.remote_ssrc = packet.ssrc
         if not self.nack.repaired:
             self.loss.add(packet.sequence_number, now)
-        if parsed.fragment == 0:
+        # A packet that was asked for again is late by a round trip, which is no queue.
+        if parsed.fragment == 0 and not self.nack.repaired:
             self.delay.add(sent_ms, now, len(packet.payload))
         self.rate.add(now, len(packet.payload) + WIRE_OVERHEAD)
         self._stamps[parsed.number] = packet.timestamp

@@ -138,7 +138,8 @@ class Reassembler:
         for number in range(max(self._next, until - 4 * WINDOW), until):
             if number not in self._complete:
                 self._given_up.add(number)
-            self._pieces.pop(number, None)
+        for number in [old for old in self._pieces if old < until]:
+            del self._pieces[number]
         self.counts.lost += until - self._next - sum(number < until for number in self._complete)
         skipped = sorted(number for number in self._complete if number < until)
         self._overtaken = [self._complete.pop(number) for number in skipped]
