@@ -10,8 +10,9 @@ import numpy as np
 
 from streamgc.codec.message import unpack
 from streamgc.codec.sections import PartKind
+from streamgc.codec.still import decode_still
 from streamgc.pipeline.looking import View
-from streamgc.pipeline.room import SAMPLES, Room, RoomCollector
+from streamgc.pipeline.room import SAMPLES, Room, RoomCollector, code_room
 from streamgc.pipeline.sender import Sender
 from streamgc.pipeline.settings import PictureFormat
 from tests.pipeline_fakes import moving, sender
@@ -51,6 +52,22 @@ def test_a_forgotten_room_is_not_sent() -> None:
         collector.clear()
         executor.submit(int).result()
         assert rooms(collector, SAMPLES - 1) == []
+
+
+def test_somebody_who_is_not_kept_is_no_part_of_the_room() -> None:
+    guest = np.zeros((64, 64), np.uint8)
+    guest[30:, 4:14] = 200
+    for somebody, there in ((None, True), (guest, False)):
+        collector = RoomCollector(FORMAT, FPS)
+        for view in views(SAMPLES):
+            picture = view.picture.copy()
+            picture[guest > 0] = (250, 20, 20)
+            collector.see(view._replace(picture=picture, somebody=somebody))
+        room = code_room(collector._room, collector._known)
+        assert room is not None
+        shown = decode_still(room, 64, 64)
+        assert (shown[40:60, 6:12, 0].mean() > 200) == there
+        assert collector._known[:20, 20:44].all()  # the rest is known as before
 
 
 def first_key(tx: Sender, number: int) -> bytes:

@@ -90,6 +90,15 @@ def test_an_outage_of_any_length_costs_only_what_was_sent_meanwhile() -> None:
         assert reassembler.counts.lost == gap
 
 
+def test_pieces_of_messages_that_were_given_up_are_not_kept() -> None:
+    reassembler = Reassembler()
+    for first in range(0, 3000, 300):
+        for number in range(first, first + WINDOW - 1):
+            piece = packetise(number & 0xFF, bytes(4000))[0]
+            reassembler.push(parse_packet(piece), number & 0xFFFF, first * 66 * MS)
+    assert len(reassembler._pieces) <= 2 * WINDOW
+
+
 @settings(deadline=None, max_examples=60)
 @given(seed=st.integers(0, 1 << 30), loss=st.floats(0, 0.6), depth=st.integers(0, 2), size=st.sampled_from([20, 1500]))
 def test_any_network_gives_a_rising_sequence_of_true_messages(seed: int, loss: float, depth: int, size: int) -> None:

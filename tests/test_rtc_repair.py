@@ -191,6 +191,7 @@ def test_the_mean_run_of_losses_is_of_the_last_runs_and_reordering_is_none() -> 
         for step in range(19):
             meter.add(number + step & 0xFFFF, (number + step) * 20 * MS)
     assert meter.burst == pytest.approx(1, abs=0.05)
+    assert len(meter._seen) <= 110  # those of two seconds, whether anybody asks or not
     overtaken = LossMeter()
     for number in range(0, 400, 2):
         overtaken.add(number + 1, number * 20 * MS)

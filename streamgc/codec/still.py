@@ -26,7 +26,7 @@ PRESET = 6
 HASTY_PRESET = 10
 """For a still that a picture waits for: at 128² 2.5 times as fast as `PRESET`, a twentieth more bytes, 0.2 dB less."""
 CRF_MIN, CRF_MAX = 20, 63
-LARGEST = 2048 * 2048
+LARGEST = 4096 * 2304
 """Pixels of a picture that is decoded: a few bytes can ask for gigabytes."""
 TIME_BASE = fractions.Fraction(1, 15)
 
