@@ -32,14 +32,19 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
+    return painted(tmp_path_factory.mktemp("data"))
+
+
+def painted(root: Path, times: int = 1) -> Path:
+    """Three painted pictures, so many times as large, and their labels."""
     for name in ("images", "labels"):
         (root / name).mkdir()
     for index in range(3):
         item = Painted()[index]
         assert item.labels is not None
-        Image.fromarray(item.picture).save(root / "images" / f"{index}.png")
-        Image.fromarray(item.labels).save(root / "labels" / f"{index}.png")
+        for name, array in (("images", item.picture), ("labels", item.labels)):
+            large = array.repeat(times, axis=0).repeat(times, axis=1)
+            Image.fromarray(large).save(root / name / f"{index}.png")
     return root
 
 
@@ -72,13 +77,14 @@ def test_meaning(models: dict[str, Model], data: Path, tmp_path: Path) -> None:
 
 
 def test_selection(models: dict[str, Model], data: Path, tmp_path: Path) -> None:
-    found = evaluate_selective(data, models["sc-ri"].folder, classes=[0], out=tmp_path, limit=2)
+    large = painted(tmp_path, 4)  # in small ones what is kept costs as much to say as what is not
+    found = evaluate_selective(large, models["sc-ri"].folder, classes=[1], out=tmp_path, limit=2)
     (row,) = found["classes"]
     assert row["pictures"] == 2
     assert 0 < row["bpp"] < row["bpp_whole"]
     assert row["saved"] == pytest.approx(1 - row["bpp"] / row["bpp_whole"])
-    with Image.open(tmp_path / "pictures" / "0-0.png") as sheet:
-        assert sheet.width == 3 * 80
+    with Image.open(tmp_path / "pictures" / "0-1.png") as sheet:
+        assert sheet.width == 3 * 320
     with pytest.raises(ModelError, match="not selective"):
         evaluate_selective(data, models["gc"].folder)
 
