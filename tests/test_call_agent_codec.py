@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from streamgc.call.agent_codec import AgentCodec, LookedAt
 from streamgc.pipeline.settings import PictureFormat
+from streamgc.profiling.spans import Spans
 from streamgc.scene.instances import Instances, nobody
 from tests.rtc_fakes import FakeCodec
 from tests.scene_pictures import boxes_as_instances
@@ -53,3 +54,21 @@ def test_pictures_for_vp8_follow_background_and_policy() -> None:
     fit(PICTURE)
     fit(PICTURE)
     assert inner.made == 3
+
+
+def test_people_keep_their_ids_over_a_reconnection() -> None:
+    boxes = [(0, 0, 30, 64), (34, 0, 64, 64)]
+
+    def segment(frame: Picture) -> Instances:
+        return boxes_as_instances(boxes, 64, 64)
+
+    eyes = LookedAt(segment, PictureFormat(64, 64), "all", False)
+    for _ in range(3):
+        eyes.look(PICTURE)
+    left, right = eyes.person_at(0.2, 0.5), eyes.person_at(0.8, 0.5)
+    eyes.renew(f"id:{right}", Spans(enabled=False))
+    boxes.reverse()  # a segmenter's order says nothing
+    for _ in range(3):
+        kept = eyes.look(PICTURE)
+    assert (eyes.person_at(0.2, 0.5), eyes.person_at(0.8, 0.5)) == (left, right)
+    assert kept.matte[32, 50] > 128 > kept.matte[32, 10], "the one who was picked is kept, and nobody else"

@@ -268,3 +268,21 @@ def test_buckets_refill_and_addresses_are_bounded() -> None:
     for number in range(20_000):
         limit.allow(str(number))
     assert len(limit._buckets) <= 10_000
+
+
+async def test_requests_that_cannot_be_served_leave_no_address_in_the_log(
+    server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    host, port = server.removeprefix("http://").rsplit(":", 1)
+    for request in (b"GARBAGE \x00\x01\r\n\r\n", b"GET /ws HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n"):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(request)
+        assert b" 400 " in await reader.readline()
+        writer.close()
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{server}/ws", headers={"Origin": "http://["}) as reply:
+            assert reply.status in {400, 403}
+    said = [caplog.handler.format(record) for record in caplog.records if "asyncio" not in record.name]
+    assert said, "it is said that something went wrong"
+    assert not any(word in line for line in said for word in ("127.0.0.1", host, "GARBAGE", "http://["))

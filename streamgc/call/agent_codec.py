@@ -105,7 +105,7 @@ class AgentCodec:
         parse_policy(preserve)
         self.background, self.preserve, self.mark = background, preserve, False
         self._codec, self._framing = codec, framing
-        self._live: tuple[TurnableSender, Any, LookedAt] | None = None
+        self._live: tuple[TurnableSender, Any] | None = None
         self._eyes: LookedAt | None = None
 
     @property
@@ -133,7 +133,7 @@ class AgentCodec:
         eyes = self._looking(codec, spans)
         inner = codec.sender(spans, eyes)
         turnable = TurnableSender(inner)
-        self._live = (turnable, inner, eyes)
+        self._live = (turnable, inner)
         return turnable
 
     def receiver(self, spans: Spans) -> PictureReceiver:
@@ -162,8 +162,8 @@ class AgentCodec:
         """Switch the background mode; raises `InputError`."""
         wanted = parse_background(mode)
         self.background = mode
-        if self._live is not None:
-            turnable, inner, eyes = self._live
+        if self._live is not None and self._eyes is not None:
+            (turnable, inner), eyes = self._live, self._eyes
 
             def switch() -> None:
                 inner.set_background(wanted)
@@ -175,8 +175,8 @@ class AgentCodec:
         """Keep other people; raises `InputError`."""
         parse_policy(policy)
         self.preserve = policy
-        if self._live is not None:
-            turnable, inner, eyes = self._live
+        if self._live is not None and self._eyes is not None:
+            (turnable, inner), eyes = self._live, self._eyes
 
             def turn() -> None:
                 eyes.set_preserve(policy)

@@ -83,8 +83,6 @@ class KeyChainDecoder:
             raise BitstreamError(f"key picture cannot be decoded: {error.strerror}") from error
         if len(frames) != 1:
             raise BitstreamError("key picture cannot be decoded: incomplete")
-        if frames[0].width * frames[0].height > LARGEST:
-            raise BitstreamError("key picture cannot be decoded: larger than any that is sent")
         return np.asarray(frames[0].to_ndarray(format="rgb24"), np.uint8)
 
 

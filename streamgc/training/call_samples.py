@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from streamgc.errors import TrainingError
+from streamgc.training.face_moves import moved, some_expression
 from streamgc.training.face_swaps import mirrored, some_parts, swapped
 
 SQUARE = 256
@@ -51,6 +52,8 @@ class SampleSettings:
     swapped_share: float = 0.5
     """Share of samples with a face whose eyes or mouth are, in the key or in the pictures after it, those of somebody
     else."""
+    expression_share: float = 0.4
+    """Share of samples with a face whose own eyes or mouth are moved, in the key or in the pictures after it."""
     close_share: float = 0.5
     """Share of samples with a face that are cut around it."""
     patch_share: float = 0.3
@@ -115,6 +118,7 @@ class Sampler:
             for _ in range(settings.batch)
         ]
         raw = [self._swapped(one) if self.random.random() < settings.swapped_share else one for one in raw]
+        raw = [self._moved(one) if self.random.random() < settings.expression_share else one for one in raw]
         pictures = _tensor(np.stack([r[0] for r in raw]))  # (B, 2, 256, 256, 3)
         masks = torch.from_numpy(np.stack([r[1] for r in raw])).float()[:, :, None] / 255
         keys = _tensor(np.stack([r[2] for r in raw])[:, None])[:, 0]
@@ -181,6 +185,20 @@ class Sampler:
         frames = drawn.frames.copy()
         for k in range(first, 2):
             frames[k] = swapped(frames[k], drawn.faces[k], donor, donor_face, parts)
+        return drawn._replace(frames=frames)
+
+    def _moved(self, drawn: _Drawn) -> _Drawn:
+        """With eyes or mouth moved: in the key, or in the pictures, of which the older may go without."""
+        if np.isnan(drawn.faces).any():
+            return drawn
+        random = self.random
+        expression = some_expression(random)
+        if random.random() < 0.3:
+            return drawn._replace(key=moved(drawn.key, drawn.key_face, expression))
+        first = int(random.random() < 0.5)
+        frames = drawn.frames.copy()
+        for k in range(first, 2):
+            frames[k] = moved(frames[k], drawn.faces[k], expression)
         return drawn._replace(frames=frames)
 
     def _grids(self, drawn: _Drawn) -> list[NDArray[np.float32]]:
