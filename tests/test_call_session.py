@@ -12,8 +12,8 @@ import pytest
 from streamgc.call.rendezvous import make_room
 from streamgc.call.serve import SignalingOptions, local_server
 from streamgc.call.session import Event, Hooks, Session, SessionOptions
-from streamgc.errors import SignallingError
-from streamgc.rtc.connection import ConnectionOptions
+from streamgc.errors import PeerUnreachable, SignallingError
+from streamgc.rtc.connection import Connection, ConnectionOptions
 from streamgc.rtc.pictures import Captured
 from streamgc.rtc.snapshot import Snapshots
 from streamgc.rtc.statistics import Statistics, from_json_line, to_json_line
@@ -97,6 +97,34 @@ async def test_a_broken_connection_is_replaced_under_the_same_room() -> None:
         bob.shown.clear()
         await asyncio.gather(alice.session.send_all(frames(20)), asyncio.wait_for(running, 10))
         assert len(bob.shown) > 10
+
+
+async def test_a_failed_attempt_to_come_back_does_not_end_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[str] = []
+
+    class Unlucky(Connection):
+        async def offer(self) -> str:
+            if broken and not failures:
+                failures.append("offer")
+                raise PeerUnreachable("no way to the other side")
+            return await super().offer()
+
+    broken = False
+    monkeypatch.setattr("streamgc.call.session.Connection", Unlucky)
+    async with room() as (server, token):
+        alice, bob = side(server, token), side(server, token)
+        running = asyncio.gather(alice.session.run(), bob.session.run())
+        await asyncio.wait_for(asyncio.gather(alice.session.connected.wait(), bob.session.connected.wait()), 10)
+        broken = True
+        assert bob.session.connection is not None
+        await bob.session.connection.pc.close()
+        end = time.monotonic() + 20
+        while alice.events.count(Event.CONNECTED) < 2 or bob.events.count(Event.CONNECTED) < 2:
+            assert time.monotonic() < end and not running.done(), (alice.events, bob.events)
+            await asyncio.sleep(0.05)
+        assert failures and Event.LEFT not in alice.events + bob.events
+        alice.session.stop()
+        await asyncio.wait_for(running, 10)
 
 
 async def test_a_third_caller_is_told() -> None:
