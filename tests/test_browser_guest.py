@@ -89,3 +89,26 @@ async def test_a_browser_alone_calls_over_vp8(tmp_path: Path, browser_first: boo
 
 def like(picture: Any, clip: list[Any]) -> float:
     return max(likeness(picture, one) for one in clip)
+
+
+async def test_a_second_call_begins_with_camera_and_microphone_as_the_first_ended(tmp_path: Path) -> None:
+    chromium()
+    enabled = """return Object.fromEntries(document.getElementById("local").srcObject.getTracks()
+                 .map((track) => [track.kind, track.enabled]));"""
+    async with local_server(SignalingOptions(port=0)) as server:
+        room = await make_room(server)
+        with browser(tmp_path, await do(make_camera, tmp_path / "camera.y4m")) as driver:
+            await do(driver.get, f"{server}/{room}")
+            await do(click, driver, "#join")
+            await until(driver, lambda d: phase(d) == "waiting", "the room")
+            assert await do(driver.execute_script, enabled) == {"video": True, "audio": True}
+            await do(click, driver, "#camera")
+            assert await do(driver.execute_script, enabled) == {"video": False, "audio": True}
+            await do(click, driver, "#hangup")
+            await until(driver, lambda d: phase(d) == "ended", "that we have left")
+            await do(click, driver, "#join")
+            await until(driver, lambda d: phase(d) == "waiting", "the room once more")
+            assert await do(driver.execute_script, enabled) == {"video": False, "audio": True}
+            assert await do(driver.execute_script, 'return document.getElementById("camera").textContent') == "Camera off"
+            await do(click, driver, "#camera")
+            assert await do(driver.execute_script, enabled) == {"video": True, "audio": True}

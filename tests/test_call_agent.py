@@ -363,6 +363,32 @@ async def test_two_tabs_talk_through_their_agents() -> None:
         await bob.until("situation", phase="left")
 
 
+async def test_the_rate_that_was_set_holds_for_the_next_connection_too() -> None:
+    async with (
+        local_server(SignalingOptions(port=0)) as server,
+        agent(server) as (alice_url, one),
+        agent(server) as (bob_url, _),
+        Tab(alice_url, 60) as alice,
+        Tab(bob_url, 200) as bob,
+    ):
+        await alice.send("create")
+        waiting = await alice.until("situation", phase="waiting")
+        await bob.send("join", room=waiting["link"])
+        await asyncio.gather(*(tab.until("situation", phase="connected") for tab in (alice, bob)))
+        await alice.send("quality", kbps=4)
+        await alice.until("settings", kbps=4)
+        session = one.call._session
+        assert session is not None
+        connection = session.connection
+        assert connection is not None and connection.rate.ceiling_kbps == 4
+        await connection.pc.close()
+        await alice.until("situation", phase="reconnecting")
+        await alice.until("situation", phase="connected")
+        renewed = session.connection
+        assert renewed is not None and renewed is not connection
+        assert renewed.rate.ceiling_kbps == 4
+
+
 async def test_a_later_tab_takes_over() -> None:
     async with agent() as (url, _), Tab(url, 60) as first, Tab(url, 60):
         await first.until("replaced")
