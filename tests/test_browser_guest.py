@@ -109,6 +109,8 @@ async def test_a_second_call_begins_with_camera_and_microphone_as_the_first_ende
             await do(click, driver, "#join")
             await until(driver, lambda d: phase(d) == "waiting", "the room once more")
             assert await do(driver.execute_script, enabled) == {"video": False, "audio": True}
-            assert await do(driver.execute_script, 'return document.getElementById("camera").textContent') == "Camera off"
+            assert (
+                await do(driver.execute_script, 'return document.getElementById("camera").textContent') == "Camera off"
+            )
             await do(click, driver, "#camera")
             assert await do(driver.execute_script, enabled) == {"video": True, "audio": True}

@@ -380,12 +380,14 @@ async def test_the_rate_that_was_set_holds_for_the_next_connection_too() -> None
         session = one.call._session
         assert session is not None
         connection = session.connection
-        assert connection is not None and connection.rate.ceiling_kbps == 4
+        assert connection is not None
+        assert connection.rate.ceiling_kbps == 4
         await connection.pc.close()
         await alice.until("situation", phase="reconnecting")
         await alice.until("situation", phase="connected")
         renewed = session.connection
-        assert renewed is not None and renewed is not connection
+        assert renewed is not None
+        assert renewed is not connection
         assert renewed.rate.ceiling_kbps == 4
 
 

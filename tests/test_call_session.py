@@ -120,9 +120,11 @@ async def test_a_failed_attempt_to_come_back_does_not_end_the_call(monkeypatch: 
         await bob.session.connection.pc.close()
         end = time.monotonic() + 20
         while alice.events.count(Event.CONNECTED) < 2 or bob.events.count(Event.CONNECTED) < 2:
-            assert time.monotonic() < end and not running.done(), (alice.events, bob.events)
+            assert not running.done(), "the call has ended"
+            assert time.monotonic() < end, (alice.events, bob.events)
             await asyncio.sleep(0.05)
-        assert failures and Event.LEFT not in alice.events + bob.events
+        assert failures
+        assert Event.LEFT not in alice.events + bob.events
         alice.session.stop()
         await asyncio.wait_for(running, 10)
 

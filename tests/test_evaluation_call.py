@@ -16,12 +16,12 @@ pytest.importorskip("stlpips_pytorch")
 
 
 from streamgc.errors import BackendMissing, InputError
-from streamgc.evaluation.anchors import TARGETS, Anchors, Setting, compute_anchors
+from streamgc.evaluation.anchors import TARGETS, Anchors, Setting
 from streamgc.evaluation.call import bd_rates, evaluate_call, evaluate_frames, summarise
 from streamgc.evaluation.clips import load_clip, read_frames
 from streamgc.evaluation.identity import FaceIdentity
 from streamgc.evaluation.person import PersonMask
-from streamgc.evaluation.quick import QuickRatio, quick_ratio
+from streamgc.evaluation.quick import QuickRatio
 from streamgc.evaluation.ratio import Point, ratio
 from streamgc.evaluation.scores import Scorer, without_nan
 from tests.evaluation_clips import SIZE, ToyCodec, clip, clip_file, person
@@ -84,7 +84,7 @@ def test_nobody_is_no_score(scorer: Scorer) -> None:
 def test_anchors_are_measured_once_and_found_again(tmp_path: Path, scorer: Scorer) -> None:
     loaded = clip()
     path = tmp_path / "new" / "anchors.json"
-    compute_anchors([loaded], scorer, path, SETTING, (20,))
+    Anchors(path).complete(loaded, scorer, SETTING, (20,))
     anchors = Anchors(path)
     assert [row["codec"] for row in anchors.rows] == ["svtav1-raw", "svtav1-person-only", "svtav1-person-only-192"]
     assert all(0 < row["alex"] < 1 and row["kbps"] > 1 for row in anchors.rows)
@@ -198,7 +198,7 @@ def test_the_quick_ratio_is_the_calls(folder: Path) -> None:
     assert found.r == full.r
     assert f"R {full.r['geomean']}" in str(found)
     with pytest.raises(InputError, match="none of"):
-        quick_ratio(ToyCodec(), folder / "anchors.json", folder, person)
+        QuickRatio(folder, person, folder / "anchors.json")
 
 
 def test_frames_that_are_already_decoded(folder: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from streamgc.profiling.spans import Spans
-from streamgc.rtc.incoming import CLOCK_RATE, IncomingVideo
+from streamgc.rtc.hook import CLOCK_RATE
+from streamgc.rtc.incoming import IncomingVideo
 from streamgc.rtc.lipsync import LipSync
 from streamgc.rtc.payload import packetise
 from tests.rtc_fakes import FakeReceiver, FakeSender
@@ -19,12 +20,18 @@ GREY = np.full((16, 16, 3), 90, np.uint8)
 @pytest.mark.parametrize("asked_for", [True, False])
 async def test_a_packet_that_was_asked_for_again_is_no_queue(asked_for: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every fourth packet comes 100 ms later. Where it was asked for, that is a round trip; else it is the path."""
-    monkeypatch.setattr("streamgc.rtc.incoming.time", SimpleNamespace(monotonic_ns=lambda: clock))
     shown: list[int] = []
     clock = time.monotonic_ns()
+    monkeypatch.setattr("streamgc.rtc.incoming.time", SimpleNamespace(monotonic_ns=lambda: clock))
     started = clock
     incoming = IncomingVideo(
-        FakeReceiver(), Spans(), lambda picture, at: shown.append(picture.number), *[lambda *_: None] * 3, LipSync()
+        FakeReceiver(),
+        Spans(),
+        on_shown=lambda picture, at_ns: shown.append(picture.number),
+        on_feedback=lambda data: None,
+        on_report=lambda: None,
+        request_intra=lambda: None,
+        sync=LipSync(),
     )
     sender = FakeSender()
     waiting: list[tuple[int, SimpleNamespace]] = []
@@ -32,9 +39,7 @@ async def test_a_packet_that_was_asked_for_again_is_no_queue(asked_for: bool, mo
         sent = started + number * 66_666_667
         message = sender.encode(GREY, number, sent).message
         stamp = round((sent - started) * CLOCK_RATE / 1e9)
-        packet = SimpleNamespace(
-            sequence_number=number, timestamp=stamp, ssrc=7, payload=packetise(number, message)[0]
-        )
+        packet = SimpleNamespace(sequence_number=number, timestamp=stamp, ssrc=7, payload=packetise(number, message)[0])
         late = number % 4 == 3
         waiting.append((sent + (130_000_000 if late else 30_000_000), packet))
         waiting.sort(key=lambda item: item[0])

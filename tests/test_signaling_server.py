@@ -280,9 +280,9 @@ async def test_requests_that_cannot_be_served_leave_no_address_in_the_log(
         writer.write(request)
         assert b" 400 " in await reader.readline()
         writer.close()
-    async with aiohttp.ClientSession() as session:
-        async with session.get(f"{server}/ws", headers={"Origin": "http://["}) as reply:
-            assert reply.status in {400, 403}
+    bad = {"Origin": "http://["}
+    async with aiohttp.ClientSession() as session, session.get(f"{server}/ws", headers=bad) as reply:
+        assert reply.status in {400, 403}
     said = [caplog.handler.format(record) for record in caplog.records if "asyncio" not in record.name]
     assert said, "it is said that something went wrong"
     assert not any(word in line for line in said for word in ("127.0.0.1", host, "GARBAGE", "http://["))

@@ -8,7 +8,7 @@ settings beside them; rows without those are taken for the default settings.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,24 +133,3 @@ class Anchors:
         if added:
             self.save()
         return self.of(clip.name, clip.digest, asked)
-
-
-def compute_anchors(
-    clips: Iterable[Clip],
-    scorer: Scorer,
-    path: str | Path,
-    setting: Setting | None = None,
-    targets: Sequence[float] = TARGETS,
-    say: Say = _silent,
-) -> Anchors:
-    """Brings an anchors file up to date for all `clips` and all the scorer's trunks.
-
-    Clips without a person are said and left out.
-    """
-    anchors = Anchors(path)
-    for clip in clips:
-        try:
-            anchors.complete(clip, scorer, setting, targets, say, scorer.trunks)
-        except InputError as error:
-            say(f"{clip.name}: {error}")
-    return anchors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -68,6 +69,23 @@ def evaluate_call(
         say=typer.echo,
     )
     typer.echo(f"R {result.r['geomean']}  by rate {result.r['by_rate']}")
+
+
+@app.command("decoded")
+def evaluate_decoded(
+    clip: Annotated[Path, typer.Argument(help="The original video.")],
+    decoded: Annotated[Path, typer.Argument(help="What a codec made of it: a video, or a folder of PNG files.")],
+    selfie: Annotated[Path, typer.Option(help="selfie_segmentation.tflite: says where the person is.")],
+    sizes: Annotated[Path | None, typer.Option(help="Text file: bytes of each picture's message, one a line.")] = None,
+    anchors: Annotated[Path | None, typer.Option(help="AV1's measurements, from 'evaluate call': gives R.")] = None,
+    size: Annotated[int, typer.Option(min=16, help="Side of the square picture.")] = 256,
+    fps: Annotated[int, typer.Option(min=1, help="Pictures a second.")] = 15,
+    trunks: Annotated[str, typer.Option(help="ST-LPIPS trunks: alex (the verdict), vgg.")] = "alex,vgg",
+) -> None:
+    """The scores of 'evaluate call' for pictures that any codec has decoded, as JSON."""
+    wanted = [one_of(name, get_args(Trunk), "--trunks") for name in trunks.split(",")]
+    row = call.evaluate_frames(clip, decoded, selfie, sizes, size, fps, anchors=anchors, trunks=wanted)
+    typer.echo(dumps(row, indent=2))
 
 
 @app.command("newcomer")

@@ -72,15 +72,3 @@ class QuickRatio:
                 row |= {"r": found.r, "av1_kbps": found.anchor_kbps, "r_where": found.where}
                 rows.append(row | {"on_rate": abs(payload.kbps / rate - 1) <= TOLERANCE})
         return QuickResult(summarise(rows), rows)
-
-
-def quick_ratio(
-    codec: ClipCodec,
-    anchors: str | Path,
-    folder: str | Path,
-    selfie: PersonSource,
-    rates: Sequence[float] = (3, 5, 10),
-    ack_delay_ms: float = 130,
-) -> QuickResult:
-    """`QuickRatio` for one codec, once."""
-    return QuickRatio(folder, selfie, anchors)(codec, rates, ack_delay_ms)

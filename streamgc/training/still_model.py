@@ -124,15 +124,6 @@ class StillTrainer:
         loss = VggLoss(vgg19) if settings.perceptual_form == "pix2pixhd" else PerceptualLoss()
         return loss.to(self.device)
 
-    @property
-    def perceptual_trunk(self) -> str:
-        """What the perceptual loss looks with, for the card."""
-        if self._perceptual is None:
-            return "none"
-        return (
-            self._perceptual.trunk if isinstance(self._perceptual, VggLoss) else "VGG16 of stlpips-pytorch (ST-LPIPS)"
-        )
-
     def train(self, steps: int | None = None, note: Callable[[int, Scalars], None] | None = None) -> Scalars:
         """Go on to the last step, or for ``steps`` more; the scalars of the last step.
 

@@ -22,16 +22,6 @@ class Labelled(NamedTuple):
     instances: Instances | None = None
 
 
-class StillSample(NamedTuple):
-    """One training sample: ``picture`` (3, H, W) in [-1, 1], ``planes`` (K + 1, H, W) or None, ``keep`` (1, h, w) or
-    None.
-    """
-
-    picture: NDArray[np.float32]
-    planes: NDArray[np.float32] | None
-    keep: NDArray[np.float32] | None
-
-
 def instance_edges(instances: Instances) -> NDArray[np.bool_]:
     """Pixels whose right, left, upper or lower neighbour belongs to another instance."""
     edges = np.zeros(instances.shape, bool)
