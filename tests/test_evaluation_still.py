@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from streamgc.errors import InputError
-from streamgc.evaluation.miou import Confusion
+from streamgc.evaluation.miou import CITYSCAPES_TRAINED, UNCOUNTED, Confusion, as_trained
 from streamgc.evaluation.rd import bits_needed, equal_rate, images_in, means, savings
 from streamgc.evaluation.sampling import SamplingSettings, draw_codes, train_code_generator, uniform_codes
 from streamgc.evaluation.selective import with_inset
@@ -88,6 +88,18 @@ def test_miou_by_hand() -> None:
     confusion.add(np.array([[0, 0, 1, 1]]), np.array([[0, 1, 1, 7]]))
     assert confusion.miou() == pytest.approx((1 / 2 + 1 / 3) / 2)
     assert np.isnan(Confusion().miou())
+
+
+def test_what_nobody_was_asked_to_know_is_not_counted() -> None:
+    """Cityscapes' 34 label ids: road is 7 and the first that is trained, bicycle 33 and the last; 0 to 6 are void."""
+    labels = np.array([[7, 33, 0, 6], [26, 7, 9, 255]])
+    trained = as_trained(labels, "cityscapes")
+    assert trained.tolist() == [[0, 18, UNCOUNTED, UNCOUNTED], [13, 0, UNCOUNTED, UNCOUNTED]]
+    assert len(set(CITYSCAPES_TRAINED)) == 19
+    assert as_trained(labels, "same") is labels
+    confusion = Confusion()
+    confusion.add(trained, np.array([[0, 18, 3, 4], [13, 1, 5, 0]]))
+    assert confusion.miou() == pytest.approx((1 / 2 + 1 + 1) / 3)
 
 
 def test_generator_of_codes_learns_which_symbols_occur() -> None:

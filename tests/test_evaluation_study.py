@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from PIL import Image
 
 from streamgc.errors import InputError
-from streamgc.evaluation.study import PROBES, Study, Vote, VoteBook, pairs_in, plan, preference
+from streamgc.evaluation.study import PROBES, Study, Vote, VoteBook, pairs_in, plan, preference, study_of
 
 
 def votes(rater: str, ours: int, theirs: int, probes: tuple[bool, ...] = (True,)) -> list[Vote]:
@@ -29,6 +29,8 @@ def test_preference_by_hand() -> None:
     assert (found.raters, found.dropped) == (3, 1)
     assert math.isnan(preference([]).mean)
     assert math.isnan(preference(votes("a", 1, 1)).error)
+    unproven = preference(cast + votes("e", 0, 4, ()))
+    assert unproven == found._replace(unproven=1), "who left before any probe may have pressed one key"
 
 
 def folders(root: Path, count: int = 4) -> tuple[Path, Path, Path]:
@@ -53,8 +55,9 @@ def test_plans_mix_probes_and_sides(tmp_path: Path) -> None:
 
 
 async def test_a_rater_who_always_prefers_ours(tmp_path: Path) -> None:
-    book = VoteBook(tmp_path / "votes.sqlite")
-    study = Study(pairs_in(*folders(tmp_path)), book, seed=1)
+    pairs = pairs_in(*folders(tmp_path))
+    book = VoteBook(tmp_path / "votes.sqlite", study_of(pairs))
+    study = Study(pairs, book, seed=1)
     async with TestClient(TestServer(study.application())) as client:
         assert "closer to the original" in await (await client.get("/")).text()
         begun = await (await client.post("/raters")).json()
@@ -79,3 +82,18 @@ async def test_a_rater_who_always_prefers_ours(tmp_path: Path) -> None:
     assert result["mean"] == 1 or result["dropped"] == 1
     ours = [vote.ours for vote in book.votes() if not vote.probe]
     assert all(ours)
+
+
+def test_studies_of_other_pictures_do_not_mix(tmp_path: Path) -> None:
+    made = folders(tmp_path)
+    pairs = pairs_in(*made)
+    first = VoteBook(tmp_path / "votes.sqlite", study_of(pairs))
+    first.add(Vote("a", "0", False, True))
+    Image.fromarray(np.full((16, 24, 3), 77, np.uint8)).save(made[1] / "0.png")
+    second = VoteBook(tmp_path / "votes.sqlite", study_of(pairs_in(*made)))
+    assert second.votes() == []
+    second.add(Vote("a", "0", False, False))
+    assert first.votes() == [Vote("a", "0", False, True)]
+    (tmp_path / "other.sqlite").write_text("no database, but long enough to be looked at as one")
+    with pytest.raises(InputError, match="cannot keep votes"):
+        VoteBook(tmp_path / "other.sqlite", "0")

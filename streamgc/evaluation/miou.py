@@ -24,6 +24,12 @@ from streamgc.runtime.engine import load_engine
 from streamgc.runtime.store import ModelStore
 
 Truth = Literal["labels", "network"]
+Classes = Literal["same", "cityscapes"]
+UNCOUNTED = 255
+"""A pixel of this true class is not counted: nobody was asked to know it."""
+CITYSCAPES_TRAINED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+"""Cityscapes' label ids of the 19 classes that its benchmark counts, in the order in which networks are trained on them
+(the train ids of cityscapesScripts' ``labels.py``). The other 15 are not counted."""
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -75,9 +81,10 @@ class Confusion:
         self._counts = np.zeros((classes, classes), np.int64)
 
     def add(self, truth: NDArray[np.integer], seen: NDArray[np.integer]) -> None:
-        """Count two maps of one shape."""
+        """Count two maps of one shape; where the truth is `UNCOUNTED`, nothing."""
         classes = len(self._counts)
-        pairs = truth.astype(np.int64).ravel() * classes + seen.astype(np.int64).ravel()
+        counted = truth != UNCOUNTED
+        pairs = truth[counted].astype(np.int64) * classes + seen[counted].astype(np.int64)
         self._counts += np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
     def miou(self) -> float:
@@ -88,6 +95,16 @@ class Confusion:
         return float((hit[there] / union[there]).mean()) if there.any() else float("nan")
 
 
+def as_trained(labels: NDArray[np.integer], classes: Classes) -> NDArray[np.integer]:
+    """Label maps of the data in the classes of the network: as they are, or Cityscapes' 34 label ids as its 19 train
+    ids, `UNCOUNTED` where there is none."""
+    if classes == "same":
+        return labels
+    table = np.full(256, UNCOUNTED, np.uint8)
+    table[list(CITYSCAPES_TRAINED)] = np.arange(len(CITYSCAPES_TRAINED))
+    return table[labels.astype(np.uint8)]
+
+
 def evaluate_miou(
     data: Path,
     network: Path,
@@ -95,6 +112,7 @@ def evaluate_miou(
     models: Sequence[str | Path],
     rivals: Sequence[str] = ("hevc",),
     truth: Truth = "labels",
+    classes: Classes = "same",
     output: str = "",
     out: Path | None = None,
     json_file: Path | None = None,
@@ -105,12 +123,15 @@ def evaluate_miou(
 ) -> dict[str, Any]:
     """The table of Fig. 7: originals, every model at every channel count, and conventional codecs.
 
-    SC models are shown with everything preserved. Writes ``miou.csv`` and ``miou.png`` under ``out``.
-    Raises InputError, ModelError, EngineError.
+    SC models are shown with everything preserved. ``classes`` says how the data's label ids become the network's
+    (`as_trained`); a pixel whose class is `UNCOUNTED` is not counted. Writes ``miou.csv`` and ``miou.png`` under
+    ``out``. Raises InputError, ModelError, EngineError.
     """
     items = labelled_in(data, limit)
     segmenter = SegmentationNetwork(network, output=output, backend=backend)
-    truths = [item.labels if truth == "labels" else segmenter.classes(item.picture) for item in items]
+    truths = [
+        as_trained(item.labels, classes) if truth == "labels" else segmenter.classes(item.picture) for item in items
+    ]
     rows: list[Row] = []
 
     def measure(name: str, quality: float | None, shown: Callable[[LabelledPicture], tuple[int, Frame]]) -> None:
@@ -137,7 +158,7 @@ def evaluate_miou(
                 measure(name, value, lambda item, c=conventional, q=value: c.encode(item.picture, q))  # type: ignore[misc]
     finally:
         segmenter.close()
-    result = {"images": len(items), "truth": truth, "network": network.name, "rows": rows}
+    result = {"images": len(items), "truth": truth, "classes": classes, "network": network.name, "rows": rows}
     if out is not None:
         write_csv(out / "miou.csv", rows)
         plot_curves(out / "miou.png", [row for row in rows if row["bpp"]], "bpp", {"miou": "mIoU"})

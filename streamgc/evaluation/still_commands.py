@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 from aiohttp import web
@@ -11,15 +11,15 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from streamgc.errors import InputError
+from streamgc.errors import InputError, one_of
 from streamgc.evaluation.contours import evaluate_contours
-from streamgc.evaluation.miou import Truth, evaluate_miou
+from streamgc.evaluation.miou import Classes, Truth, evaluate_miou
 from streamgc.evaluation.rd import evaluate_rd, images_in
 from streamgc.evaluation.sampling import SamplingSettings, evaluate_sampling
 from streamgc.evaluation.selective import evaluate_selective
 from streamgc.evaluation.still_pictures import write_pictures
 from streamgc.evaluation.still_report import Row, write_json
-from streamgc.evaluation.study import Study, VoteBook, as_dict, pairs_in, preference
+from streamgc.evaluation.study import Study, VoteBook, as_dict, pairs_in, preference, study_of
 from streamgc.pipeline.stills import open_still_codec, read_picture
 
 app = typer.Typer(help="Evaluate still-image models.", no_args_is_help=True)
@@ -99,15 +99,17 @@ def mean_iou(
     model: Models = None,
     rivals: Rivals = "hevc",
     truth: Annotated[str, typer.Option(help="labels, or network: what it says of the originals.")] = "labels",
+    classes: Annotated[
+        str, typer.Option(help="same, or cityscapes: labels are its 34 ids, the network knows the 19 that are trained.")
+    ] = "same",
     output: Annotated[str, typer.Option(help="The network's output, where it has several.")] = "",
     out: Out = None,
     json_file: Json = None,
     limit: Limit = None,
 ) -> None:
     """mIoU of a segmentation network on decoded pictures, against bits per pixel."""
-    if truth not in ("labels", "network"):
-        raise InputError(f"--truth is labels or network, not {truth}")
-    chosen: Truth = "labels" if truth == "labels" else "network"
+    chosen = one_of(truth, get_args(Truth), "--truth")
+    known = one_of(classes, get_args(Classes), "--classes")
     console = _console()
     found = evaluate_miou(
         data,
@@ -115,6 +117,7 @@ def mean_iou(
         models=model or ["still"],
         rivals=_names(rivals),
         truth=chosen,
+        classes=known,
         output=output,
         out=out,
         json_file=json_file,
@@ -219,15 +222,16 @@ def study(
     json_file: Json = None,
 ) -> None:
     """The paper's pairwise study: serve its page, or print preference ± standard error."""
-    votes = VoteBook(book)
+    pairs = pairs_in(originals, ours, theirs)
+    votes = VoteBook(book, study_of(pairs))
     if result:
         found = preference(votes.votes())
         Console().print(
             f"{100 * found.mean:.1f} ± {100 * found.error:.1f} % prefer ours "
-            f"({found.raters} raters, {found.dropped} dropped by a probe)"
+            f"({found.raters} raters, {found.dropped} dropped by a probe, {found.unproven} left before one)"
         )
         if json_file is not None:
             write_json(json_file, as_dict(found))
         return
-    server = Study(pairs_in(originals, ours, theirs), votes)
+    server = Study(pairs, votes)
     web.run_app(server.application(), host="127.0.0.1", port=port)

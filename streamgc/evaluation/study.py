@@ -2,11 +2,13 @@
 
 A rater sees the original between two codings, in random order, and says which is closer to it. Probing comparisons –
 the original itself against an obvious JPEG – are mixed in; who fails one is left out. Each remaining rater's share of
-votes for ours is one sample; the preference is their mean, its error the standard error of that mean.
+votes for ours is one sample; the preference is their mean, its error the standard error of that mean. Who went before
+any probe is not counted. Studies of other pictures may share a file: each counts its own votes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import secrets
 import sqlite3
@@ -42,7 +44,8 @@ class Preference(NamedTuple):
     mean: float
     error: float
     raters: int
-    dropped: int
+    dropped: int  # failed a probe
+    unproven: int = 0  # went before they had seen one
 
 
 class Pair(NamedTuple):
@@ -56,40 +59,57 @@ class Pair(NamedTuple):
 
 
 def preference(votes: Iterable[Vote]) -> Preference:
-    """The mean over the raters of their share for ours, and its standard error; raters who fail a probe are dropped."""
+    """The mean over the raters of their share for ours, and its standard error; of raters who passed their probes."""
     by_rater: dict[str, list[Vote]] = {}
     for vote in votes:
         by_rater.setdefault(vote.rater, []).append(vote)
     shares = []
-    dropped = 0
+    dropped = unproven = 0
     for own in by_rater.values():
         if any(vote.probe and not vote.ours for vote in own):
             dropped += 1
+            continue
+        if not any(vote.probe for vote in own):
+            unproven += 1
             continue
         counted = [vote.ours for vote in own if not vote.probe]
         if counted:
             shares.append(sum(counted) / len(counted))
     if not shares:
-        return Preference(math.nan, math.nan, 0, dropped)
+        return Preference(math.nan, math.nan, 0, dropped, unproven)
     mean = sum(shares) / len(shares)
     if len(shares) < 2:
-        return Preference(mean, math.nan, 1, dropped)
+        return Preference(mean, math.nan, 1, dropped, unproven)
     variance = sum((share - mean) ** 2 for share in shares) / (len(shares) - 1)
-    return Preference(mean, math.sqrt(variance / len(shares)), len(shares), dropped)
+    return Preference(mean, math.sqrt(variance / len(shares)), len(shares), dropped, unproven)
+
+
+def study_of(pairs: Iterable[Pair]) -> str:
+    """16 hexadecimal digits of the pictures that are compared: other pictures, another study. Raises InputError."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(pair.item.encode() + b"\0")
+        for path in (pair.original, pair.ours, pair.theirs):
+            try:
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+            except OSError as error:
+                raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    return digest.hexdigest()[:16]
 
 
 class VoteBook:
-    """Votes in an SQLite file, one row each; what a rater has already answered is not counted twice."""
+    """One study's votes in an SQLite file, one row each; what a rater has already answered is not counted twice."""
 
-    def __init__(self, path: Path) -> None:
-        """Creates the file. Raises InputError when it cannot be, or is no such file."""
-        self._path = path
+    def __init__(self, path: Path, study: str) -> None:
+        """Creates the file; ``study`` is `study_of` the pictures. Raises InputError when it cannot be, or is none."""
+        self._path, self._study = path, study
         try:
             with closing(self._open()) as book, book:
                 book.execute(
-                    "CREATE TABLE IF NOT EXISTS votes (rater TEXT, item TEXT, probe INTEGER, ours INTEGER, "
-                    "at TEXT DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (rater, item))"
+                    "CREATE TABLE IF NOT EXISTS votes (study TEXT, rater TEXT, item TEXT, probe INTEGER, "
+                    "ours INTEGER, at TEXT DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (study, rater, item))"
                 )
+                book.execute("SELECT study FROM votes LIMIT 1")
         except sqlite3.Error as error:
             raise InputError(f"cannot keep votes in {path}: {error}") from None
 
@@ -99,12 +119,16 @@ class VoteBook:
     def add(self, vote: Vote) -> None:
         """Keep the first answer of a rater to an item."""
         with closing(self._open()) as book, book:
-            book.execute("INSERT OR IGNORE INTO votes (rater, item, probe, ours) VALUES (?, ?, ?, ?)", vote)
+            book.execute(
+                "INSERT OR IGNORE INTO votes (study, rater, item, probe, ours) VALUES (?, ?, ?, ?, ?)",
+                (self._study, *vote),
+            )
 
     def votes(self) -> list[Vote]:
-        """All votes."""
+        """All votes of this study."""
         with closing(self._open()) as book:
-            rows = book.execute("SELECT rater, item, probe, ours FROM votes").fetchall()
+            asked = "SELECT rater, item, probe, ours FROM votes WHERE study = ?"
+            rows = book.execute(asked, (self._study,)).fetchall()
         return [Vote(rater, item, bool(probe), bool(ours)) for rater, item, probe, ours in rows]
 
 
