@@ -181,6 +181,23 @@ def test_what_fails_is_noted_and_the_rest_measured(folder: Path) -> None:
         evaluate_call([folder / "made-up.mp4"], person, codecs=("mpeg2",), trunks=("alex",))
 
 
+def test_a_measurement_that_is_broken_off_has_written_the_clips_before(folder: Path, tmp_path: Path) -> None:
+    def say(text: str) -> None:
+        if "left out" in text:
+            raise KeyboardInterrupt
+
+    clip = folder / "made-up.mp4"
+    clips, path = [clip, folder / "nothing.mp4", clip], tmp_path / "found.json"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_call(
+            clips, person, codecs=("sgc",), rates=(10,), size=SIZE, limit=6, anchors=folder / "anchors.json",
+            trunks=("alex",), codec=ToyCodec(), json_path=path, say=say,
+        )  # fmt: skip
+    found = json.loads(path.read_text())
+    assert [row["clip"] for row in found["rows"]] == ["made-up.mp4"]
+    assert found["R"]["clips"]["made-up.mp4"]["geomean"] == found["rows"][0]["r"]
+
+
 def test_the_quick_ratio_is_the_calls(folder: Path) -> None:
     quick = QuickRatio(folder, person, folder / "anchors.json", ("made-up",), SETTING)
     found = quick(ToyCodec(), (3, 10))

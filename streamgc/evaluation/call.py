@@ -197,6 +197,12 @@ class _Evaluation:
         self.cache.save()
         return sheet
 
+    def result(self, settings: dict[str, Any]) -> CallResult:
+        """Of the clips that have been measured so far."""
+        names = {row["clip"] for row in self.rows}
+        used = [row for row in self.anchors.rows if row["clip"] in names]
+        return CallResult(summarise(self.rows), self.rows, bd_rates(self.rows), settings, self.notes, used)
+
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
@@ -267,11 +273,11 @@ def evaluate_call(
 
     `selfie` is the segmentation teacher's TFLite file; `anchors` a file that keeps AV1's points (measured where it
     lacks any), `cache` one that keeps the conventional codecs' rows; without "vgg" in `trunks` the verdict (AlexNet)
-    is there three times as fast. `json_path` receives the result; `out` a folder for rows.csv, plots, the contact
-    sheet and for each clip a video of all codecs side by side at `sheet_rate`. `codec` stands for "sgc" instead of
-    the shipped one, which with `fine` codes pictures of half the size with keys as large as they are. Raises InputError
-    (clips, model or codec names) or BackendMissing; a clip that shows no person, or a coding that fails, becomes a note
-    of the result.
+    is there three times as fast. `json_path` receives the result, after every clip what is there of it; `out` a folder
+    for rows.csv, plots, the contact sheet and for each clip a video of all codecs side by side at `sheet_rate`. `codec`
+    stands for "sgc" instead of the shipped one, which with `fine` codes pictures of half the size with keys as large as
+    they are. Raises InputError (clips, model or codec names) or BackendMissing; a clip that shows no person, or a
+    coding that fails, becomes a note of the result.
     """
     setting = Setting(size, fps, limit, preset)
     known: dict[str, ClipCodec] = {}
@@ -286,6 +292,9 @@ def evaluate_call(
     folder = Path(out) if out is not None else None
     shown = min(rates, key=lambda rate: abs(rate - sheet_rate))
     stills: list[Sheet] = []
+    settings = {**setting._asdict(), "rates": list(rates), "codecs": list(codecs), "ack_delay_ms": ack_delay_ms}
+    settings["anchor_targets"] = list(TARGETS)
+    result = run.result(settings)
     for path in clips:
         try:
             clip = load_clip(path, size, fps, limit)
@@ -296,11 +305,10 @@ def evaluate_call(
         if folder is not None and sheet.columns:
             write_side_by_side(folder / f"{Path(clip.name).stem}.mp4", sheet)
             stills.append(sheet.still())
-    settings = {**setting._asdict(), "rates": list(rates), "codecs": list(codecs), "ack_delay_ms": ack_delay_ms}
-    settings["anchor_targets"] = list(TARGETS)
-    names = {row["clip"] for row in run.rows}
-    used = [row for row in run.anchors.rows if row["clip"] in names]
-    result = CallResult(summarise(run.rows), run.rows, bd_rates(run.rows), settings, run.notes, used)
+        result = run.result(settings)
+        if json_path is not None:  # an hour's work must not be lost with its last minute
+            result.write_json(json_path)
+    result = run.result(settings)
     if json_path is not None:
         result.write_json(json_path)
     if folder is not None and run.rows:
