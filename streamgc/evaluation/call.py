@@ -77,8 +77,8 @@ def _replace(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def our_codec(fine: bool = False) -> ClipCodec:
-    """The call's own codec as it ships: `OfflineCodec()` of `streamgc.pipeline.offline`; ``fine`` as there.
+def our_codec(fine: bool = False, model: str = "lite") -> ClipCodec:
+    """The call's own codec: `OfflineCodec` of `streamgc.pipeline.offline`; ``fine`` and ``model`` as there.
 
     Raises BackendMissing in an installation that has none.
     """
@@ -86,7 +86,7 @@ def our_codec(fine: bool = False) -> ClipCodec:
         maker = importlib.import_module("streamgc.pipeline.offline").OfflineCodec
     except (ImportError, AttributeError) as error:
         raise BackendMissing(f"the sgc codec is not available here ({error})") from error
-    return cast(ClipCodec, maker(fine=fine))
+    return cast(ClipCodec, maker(model, fine=fine))
 
 
 class _Evaluation:

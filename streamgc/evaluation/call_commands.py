@@ -10,8 +10,9 @@ import torch
 import typer
 
 from streamgc.errors import InputError, one_of
-from streamgc.evaluation import call, newcomers
+from streamgc.evaluation import call, known_moves, newcomers
 from streamgc.evaluation.clips import load_clip
+from streamgc.evaluation.faces import FaceFinder
 from streamgc.evaluation.metrics import Trunk
 from streamgc.evaluation.person import PersonMask
 from streamgc.evaluation.precision import PrecisionStudy, mean_cost
@@ -45,6 +46,7 @@ def evaluate_call(
     size: Annotated[int, typer.Option(min=16, help="Side of the square picture.")] = 256,
     fine: Annotated[bool, typer.Option(help="sgc codes pictures of half that size, with keys as large.")] = False,
     fps: Annotated[int, typer.Option(min=1, help="Pictures a second.")] = 15,
+    model: Annotated[str, typer.Option(help="Call model of sgc: a name or a folder.")] = "lite",
     ack_delay: Annotated[float, typer.Option(help="Milliseconds until a frame is acknowledged.")] = 130.0,
     trunks: Annotated[str, typer.Option(help="ST-LPIPS trunks: alex (the verdict), vgg.")] = "alex,vgg",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads for the scores.")] = 1,
@@ -65,6 +67,7 @@ def evaluate_call(
         trunks=[one_of(name, get_args(Trunk), "--trunks") for name in trunks.split(",")],
         json_path=json,
         out=out,
+        codec=call.our_codec(fine, model),
         fine=fine,
         say=typer.echo,
     )
@@ -114,6 +117,29 @@ def evaluate_newcomer(
                 arrival, shown = newcomers.judge(case, codec, clip.fps, rate)
                 typer.echo(arrival)
                 strips.append(newcomers.strip(case, shown, clip.fps))
+    if picture is not None:
+        newcomers.write_picture(picture, strips)
+
+
+@app.command("expressions")
+def evaluate_expressions(
+    clips: Annotated[list[Path], typer.Argument(help="Video files, each of a face that is seen from the front.")],
+    rates: Annotated[str, typer.Option(help="Payload rates in kbit/s, comma-separated.")] = "3,5",
+    model: Annotated[str, typer.Option(help="Call model: a name or a folder.")] = "lite",
+    picture: Annotated[Path | None, typer.Option(help="PNG file: what was sent above what was shown.")] = None,
+) -> None:
+    """Whether eyes and mouth go where the sender's go: a clip's face, moved by known amounts."""
+    asked = rates_of(rates)
+    if picture is not None and not picture.absolute().parent.is_dir():
+        raise InputError(f"--picture {picture}: there is no such folder")
+    finder, codec, strips = FaceFinder(), call.our_codec(model=model), []
+    for path in clips:
+        clip = load_clip(path)
+        made = known_moves.with_moves(clip, finder)
+        for rate in asked:
+            found, shown = known_moves.judge_moves(made, finder, codec, clip.fps, rate)
+            typer.echo(found)
+            strips.append(known_moves.strip_of(made, shown, clip.fps))
     if picture is not None:
         newcomers.write_picture(picture, strips)
 
