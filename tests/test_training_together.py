@@ -7,6 +7,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="the [train] extra is not installed")
 
 from streamgc.errors import TrainingError  # noqa: E402
+from streamgc.training.call_model import CallRun, train_call  # noqa: E402
+from streamgc.training.call_settings import CallTraining  # noqa: E402
 from streamgc.training.together import Together, train_together  # noqa: E402
 
 
@@ -42,3 +44,12 @@ def test_one_alone_keeps_its_gradient(tmp_path: Path) -> None:
 def test_a_process_that_dies_ends_the_training(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="a process of the training is gone"):
         train_together(fail_beside_the_leader, tmp_path, 2)
+
+
+def test_what_is_missing_is_said_before_other_processes_start(tmp_path: Path) -> None:
+    run = CallRun(tmp_path, tmp_path / "run", CallTraining(minutes=1), tmp_path / "none.safetensors")
+    with pytest.raises(TrainingError, match="no such file of weights"):
+        train_call(run, 2)
+    with pytest.raises(TrainingError, match="train cache"):
+        train_call(run._replace(start=None), 2)
+    assert not (tmp_path / "run").exists()

@@ -71,6 +71,8 @@ def evaluate_call(
         fine=fine,
         say=typer.echo,
     )
+    if not result.rows:
+        raise InputError("nothing could be measured")
     typer.echo(f"R {result.r['geomean']}  by rate {result.r['by_rate']}")
 
 

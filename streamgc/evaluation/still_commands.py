@@ -33,7 +33,7 @@ RD_PARTS = {
 
 Json = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for CSV, plot and pictures.")]
-Limit = Annotated[int | None, typer.Option(help="At most so many images.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most so many images.")]
 Models = Annotated[list[str] | None, typer.Option("--model", help="Model name or folder; several times.")]
 Rivals = Annotated[
     str,

@@ -358,6 +358,9 @@ class CallRun(NamedTuple):
 
 def train_call(run: CallRun, processes: int) -> None:
     """Train, in several processes that average their gradients. Raises TrainingError."""
+    if run.start is not None and not run.start.is_file():
+        raise TrainingError(f"{run.start}: no such file of weights to start from")
+    Cache(run.cache)  # what is missing is said once, before the others start
     train_together(_train, run, processes)
 
 

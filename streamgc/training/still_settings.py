@@ -94,6 +94,7 @@ class StillTraining:
                 and (self.nested[-1] != self.channels or list(self.nested) != sorted(set(self.nested))),
             ),
             ("perceptual_scales", not self.perceptual_scales or min(self.perceptual_scales) < 1),
+            ("channels", self.channels < 1),
             ("steps, batch and rate", self.steps < 1 or self.batch < 1 or self.rate <= 0),
             ("classes", self.needs_labels and self.classes < 1),
             ("mode", self.mode not in MODES),
