@@ -13,7 +13,7 @@ from streamgc.call.sources import packaged_clip
 from streamgc.errors import BackendMissing, InputError
 from streamgc.evaluation.clips import Clip, Frame, load_clip
 from streamgc.evaluation.faces import FaceFinder, FacePoints
-from streamgc.evaluation.known_moves import GAZE, LIDS, LIPS, judge_moves, move_at, strip_of, with_moves
+from streamgc.evaluation.known_moves import GAZE, LIDS, LIPS, _following, judge_moves, move_at, strip_of, with_moves
 from tests.test_evaluation_expression import eyes, face
 
 
@@ -72,6 +72,15 @@ def test_a_codec_that_changes_nothing_follows_and_one_that_stands_still_does_not
     )
     assert 0.2 < half.gaze.reach < 0.8
     assert strip_of(made, shown, 15).shape == (400, 1600, 3)
+
+
+def test_what_a_face_does_by_itself_counts_neither_way() -> None:
+    random = np.random.default_rng(3)
+    moves, own = random.normal(0, 1, 60), random.normal(0, 3, 60)
+    still, only_own, half = (_following(list(moves), own, moves + own, shown) for shown in (0 * own, own, moves / 2))
+    assert (still.shown, still.reach) == (0, 0)
+    assert abs(only_own.reach) < 1e-9, "whoever shows the face's own motion alone does not follow the moves"
+    assert (half.sent, half.shown, half.reach) == pytest.approx((1, 1, 0.5))
 
 
 def test_frames_without_a_face_are_left_as_they_are_and_not_measured() -> None:

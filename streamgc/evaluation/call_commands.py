@@ -137,11 +137,17 @@ def evaluate_expressions(
     finder, codec, strips = FaceFinder(), call.our_codec(model=model), []
     for path in clips:
         clip = load_clip(path)
-        made = known_moves.with_moves(clip, finder)
+        try:
+            made = known_moves.with_moves(clip, finder)
+        except InputError as error:
+            typer.echo(f"left out: {error}", err=True)
+            continue
         for rate in asked:
             found, shown = known_moves.judge_moves(made, finder, codec, clip.fps, rate)
             typer.echo(found)
             strips.append(known_moves.strip_of(made, shown, clip.fps))
+    if not strips:
+        raise InputError("nothing could be measured")
     if picture is not None:
         newcomers.write_picture(picture, strips)
 

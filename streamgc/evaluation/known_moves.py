@@ -3,7 +3,7 @@
 In most clips eyes move by half a pixel, and a correlation over them says little. Here a clip's own face is moved: the
 irises to and fro, lids that blink, lips that open and close, each at a pace of its own (`training/face_moves.py`; so
 this is also what the call model has been trained on, with other people). What is sent and what is shown are measured as
-in `expression.py`, less what the face did by itself, and laid against the moves.
+in `expression.py` and laid against the moves, what goes with the face's own motion left out of both.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ from streamgc.evaluation.rivals import ClipCodec
 from streamgc.training.face_moves import Expression as Move
 from streamgc.training.face_moves import moved
 
+Floats = NDArray[np.float64]
 GAZE, LIPS, LIDS = 0.09, 0.55, 0.85
 """How far irises move to either side, in distances of the eyes; how far lips open, and lids close (`face_moves`)."""
 GAZE_S, LIPS_S, BLINK_S, BLINK_LASTS_S = 2.3, 0.9, 1.7, 0.3
 """Seconds from one to the next, and how long a blink lasts: no two go together."""
 SETTLED_S = 1.0
 """The first second is the start's; what is shown in it is not measured."""
+HEARD = 0.3
+"""Where what was sent goes together with the moves by less, nothing can be said of what is shown."""
 LEAST = 20
 """Fewer frames with a face say nothing."""
 
@@ -43,6 +46,11 @@ class Following(NamedTuple):
     """The same in what is shown."""
     reach: float
     """How far what is shown goes, in parts of how far what was sent goes (the ratio of the slopes over the moves)."""
+
+    def __str__(self) -> str:
+        if self.sent < HEARD:
+            return f"not measurable ({self.sent:.2f} in what was sent)"
+        return f"{self.shown:.2f} of {self.sent:.2f} ({self.reach:.0%} as far)"
 
 
 class MovedFaces(NamedTuple):
@@ -68,8 +76,7 @@ class Judgement(NamedTuple):
 
     def __str__(self) -> str:
         parts = ", ".join(
-            f"{name} {part.shown:.2f} of {part.sent:.2f} ({part.reach:.0%} as far)"
-            for name, part in (("gaze", self.gaze), ("lids", self.lids), ("lips", self.lips))
+            f"{name} {part}" for name, part in (("gaze", self.gaze), ("lids", self.lids), ("lips", self.lips))
         )
         return f"{self.clip} at {self.kbps:g} ({self.payload_kbps:.1f}) kbit/s, {self.frames} faces: {parts}"
 
@@ -115,27 +122,31 @@ def judge_moves(
     )
     moves, own = [made.moves[n] for n in numbers], [made.own[n] for n in numbers]
     asked = {"gaze": [m.gaze[0] for m in moves], "lids": [-m.lids for m in moves], "lips": [m.lips for m in moves]}
-    parts = [
-        _following(asked[part], _of(sent, part) - _of(own, part), _of(shown, part) - _of(own, part)) for part in asked
-    ]
+    parts = [_following(asked[part], _of(own, part), _of(sent, part), _of(shown, part)) for part in asked]
     return Judgement(made.clip, kbps, payload_rate(sizes, fps).kbps, len(numbers), *parts), pictures
 
 
-def _of(faces: Sequence[Expression | None], part: str) -> NDArray[np.float64]:
+def _of(faces: Sequence[Expression | None], part: str) -> Floats:
     return np.array([float(getattr(face, part)) for face in faces])
 
 
-def _following(moves: list[float], sent: NDArray[np.float64], shown: NDArray[np.float64]) -> Following:
-    asked = np.asarray(moves) - np.mean(moves)
-    (first, slope), (second, other) = _against(asked, sent), _against(asked, shown)
+def _following(moves: list[float], own: Floats, sent: Floats, shown: Floats) -> Following:
+    asked = _without(np.asarray(moves), own)
+    (first, slope), (second, other) = _against(asked, _without(sent, own)), _against(asked, _without(shown, own))
     return Following(first, second, other / slope if abs(slope) > 1e-6 else math.nan)
 
 
-def _against(asked: NDArray[np.float64], seen: NDArray[np.float64]) -> tuple[float, float]:
+def _without(values: Floats, own: Floats) -> Floats:
+    """What is left of values when their mean and what goes together with the face's own motion are taken out."""
+    values, own = values - values.mean(), own - own.mean()
+    return values - own * float(values @ own) / max(1e-12, float(own @ own))
+
+
+def _against(asked: Floats, seen: Floats) -> tuple[float, float]:
     """Correlation with the moves, and slope over them."""
-    seen = seen - seen.mean()
     together = float(asked @ seen)
-    return together / max(1e-12, float(np.linalg.norm(asked) * np.linalg.norm(seen))), together / float(asked @ asked)
+    length = float(asked @ asked)
+    return together / max(1e-12, math.sqrt(length * float(seen @ seen))), together / max(1e-12, length)
 
 
 def strip_of(made: MovedFaces, shown: Sequence[Frame], fps: int) -> Frame:
