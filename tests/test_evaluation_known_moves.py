@@ -98,7 +98,7 @@ def test_a_real_face_is_seen_to_move() -> None:
         finder = FaceFinder()
     except BackendMissing as error:
         pytest.skip(str(error))
-    clip = load_clip(packaged_clip(), 256, 15, 60)
+    clip = load_clip(packaged_clip(), 256, 15, 40)
     made = with_moves(clip, finder)
     found, _ = judge_moves(made, finder, coded(list), 15, 3)
     assert found.lips.sent > 0.4
