@@ -198,6 +198,16 @@ def test_a_measurement_that_is_broken_off_has_written_the_clips_before(folder: P
     assert found["R"]["clips"]["made-up.mp4"]["geomean"] == found["rows"][0]["r"]
 
 
+def test_clips_of_the_same_name_stay_apart(folder: Path) -> None:
+    clip = folder / "made-up.mp4"
+    found = evaluate_call(
+        [clip, clip], person, codecs=("sgc",), rates=(10,), size=SIZE, limit=6, anchors=folder / "anchors.json",
+        trunks=("alex",), codec=ToyCodec(),
+    )  # fmt: skip
+    assert list(found.r["clips"]) == ["made-up.mp4", "made-up-2.mp4"]
+    assert found.rows[0]["r"] == found.rows[1]["r"]
+
+
 def test_the_quick_ratio_is_the_calls(folder: Path) -> None:
     quick = QuickRatio(folder, person, folder / "anchors.json", ("made-up",), SETTING)
     found = quick(ToyCodec(), (3, 10))

@@ -204,6 +204,15 @@ class _Evaluation:
         return CallResult(summarise(self.rows), self.rows, bd_rates(self.rows), settings, self.notes, used)
 
 
+def _apart(clip: Clip, path: Path, known: set[str]) -> Clip:
+    """The clip under a name of its own: two folders may hold files of the same name."""
+    name, number = clip.name, 1
+    while name in known:
+        number += 1
+        name = f"{path.stem}-{number}{path.suffix}"
+    return clip._replace(name=name)
+
+
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
@@ -297,7 +306,7 @@ def evaluate_call(
     result = run.result(settings)
     for path in clips:
         try:
-            clip = load_clip(path, size, fps, limit)
+            clip = _apart(load_clip(path, size, fps, limit), Path(path), {row["clip"] for row in run.rows})
             sheet = run.clip(clip, shown if folder is not None else None)
         except InputError as error:
             run.note(f"left out: {error}")
