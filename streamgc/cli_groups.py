@@ -97,6 +97,9 @@ def train_call(
     rate: Annotated[float, typer.Option(help="Learning rate; falls as a cosine over the run.")] = 4e-4,
     perceptual: Annotated[float, typer.Option(help="Weight of the perceptual loss; 0 for a first stage.")] = 0.8,
     adversarial: Annotated[float, typer.Option(help="Weight of the adversarial loss; 0: none.")] = 0.0,
+    expressions: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of faces whose own eyes and mouth are moved.")
+    ] = 0.0,
     design: Annotated[
         str, typer.Option(help="aligned: what ships; conditional: the key as context, unmoved.")
     ] = "aligned",
@@ -105,9 +108,11 @@ def train_call(
 ) -> None:
     """Train encoder, reference and generator of the call model."""
     from streamgc.training.call_model import CallRun, train_call
+    from streamgc.training.call_samples import SampleSettings
     from streamgc.training.call_settings import TRAINED_BETA, CallTraining
 
-    training = CallTraining(minutes=minutes, rate=rate, design=design, perceptual=perceptual, adversarial=adversarial)
+    samples = SampleSettings(expression_share=expressions)
+    training = CallTraining(minutes, design, rate, perceptual=perceptual, adversarial=adversarial, samples=samples)
     if start is not None:  # the code is used already
         training = replace(training, ramp_steps=0, beta=TRAINED_BETA)
     train_call(CallRun(cache, run, training, start), processes)

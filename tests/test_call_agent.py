@@ -314,18 +314,26 @@ class Tab:
                 quiet = quiet + 1 if np.abs(samples.astype(int)).max() < 100 else 0
 
 
-async def test_two_tabs_hear_each_other_and_mute() -> None:
+@asynccontextmanager
+async def call_of_two(*tones: float) -> AsyncIterator[tuple[Tab, Tab, Agent]]:
+    """Two tabs in a call through their agents, with the first one's agent; their microphones give these tones, in
+    hertz."""
     async with (
         local_server(SignalingOptions(port=0)) as server,
-        agent(server) as (alice_url, _),
+        agent(server) as (alice_url, one),
         agent(server) as (bob_url, _),
-        Tab(alice_url, 60, 440.0) as alice,
-        Tab(bob_url, 200, 1000.0) as bob,
+        Tab(alice_url, 60, *tones[:1]) as alice,
+        Tab(bob_url, 200, *tones[1:]) as bob,
     ):
         await alice.send("create")
         waiting = await alice.until("situation", phase="waiting")
         await bob.send("join", room=waiting["link"])
-        await bob.until("situation", phase="connected")
+        await asyncio.gather(*(tab.until("situation", phase="connected") for tab in (alice, bob)))
+        yield alice, bob, one
+
+
+async def test_two_tabs_hear_each_other_and_mute() -> None:
+    async with call_of_two(440.0, 1000.0) as (alice, bob, _):
         assert await alice.hears() == pytest.approx(1000, rel=0.08)
         assert await bob.hears() == pytest.approx(440, rel=0.08)
         assert len((await bob.until("authentication"))["code"]) == 7  # sound goes over the same transport
@@ -337,17 +345,7 @@ async def test_two_tabs_hear_each_other_and_mute() -> None:
 
 
 async def test_two_tabs_talk_through_their_agents() -> None:
-    async with (
-        local_server(SignalingOptions(port=0)) as server,
-        agent(server) as (alice_url, _),
-        agent(server) as (bob_url, _),
-        Tab(alice_url, 60) as alice,
-        Tab(bob_url, 200) as bob,
-    ):
-        await alice.send("create")
-        waiting = await alice.until("situation", phase="waiting")
-        await bob.send("join", room=waiting["link"])
-        await bob.until("situation", phase="connected")
+    async with call_of_two() as (alice, bob, _):
         await asyncio.gather(alice.sees(200), bob.sees(60))
         second = await bob.until("figures", codec="SGC")
         assert second["kbps_sent"] >= 0
@@ -364,17 +362,7 @@ async def test_two_tabs_talk_through_their_agents() -> None:
 
 
 async def test_the_rate_that_was_set_holds_for_the_next_connection_too() -> None:
-    async with (
-        local_server(SignalingOptions(port=0)) as server,
-        agent(server) as (alice_url, one),
-        agent(server) as (bob_url, _),
-        Tab(alice_url, 60) as alice,
-        Tab(bob_url, 200) as bob,
-    ):
-        await alice.send("create")
-        waiting = await alice.until("situation", phase="waiting")
-        await bob.send("join", room=waiting["link"])
-        await asyncio.gather(*(tab.until("situation", phase="connected") for tab in (alice, bob)))
+    async with call_of_two() as (alice, _, one):
         await alice.send("quality", kbps=4)
         await alice.until("settings", kbps=4)
         session = one.call._session

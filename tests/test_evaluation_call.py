@@ -241,6 +241,11 @@ def test_frames_that_are_already_decoded(folder: Path, tmp_path: Path) -> None:
     assert {name: row[name] for name in scores} == scores
     assert row["kbps"] == pytest.approx(10, rel=0.02)
     assert "r" not in row
+    (tmp_path / "sizes.txt").write_text("10\n10")
+    with pytest.raises(InputError, match="2 sizes for 6 pictures"):
+        evaluate_frames(
+            folder / "made-up.mp4", tmp_path, person, tmp_path / "sizes.txt", SIZE, limit=6, trunks=("alex",)
+        )
     (tmp_path / "sizes.txt").write_text("ten")
     with pytest.raises(InputError, match="bytes a line"):
         evaluate_frames(

@@ -74,6 +74,8 @@ def test_meaning(models: dict[str, Model], data: Path, tmp_path: Path) -> None:
     best = max(row["miou"] for row in rows if row["codec"] == "hevc")
     assert rows[1]["miou"] <= best <= 1
     assert (tmp_path / "miou.png").is_file()
+    with pytest.raises(InputError, match="has its own"):
+        evaluate_miou(data, network, models=folders, truth="network", classes="cityscapes")
 
 
 def test_selection(models: dict[str, Model], data: Path, tmp_path: Path) -> None:

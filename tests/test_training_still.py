@@ -15,7 +15,8 @@ from PIL import Image
 
 from streamgc.errors import TrainingError
 from streamgc.networks.still_spec import Family
-from streamgc.training.still_batches import Batches, device_named
+from streamgc.training.still_batches import Batches
+from streamgc.training.still_commands import require_device
 from streamgc.training.still_data import StillSource
 from streamgc.training.still_losses import feature_matching, gan_discriminator, gan_generator, masked_mse, ms_ssim_loss
 from streamgc.training.still_model import StillTrainer, read_checkpoint
@@ -252,7 +253,7 @@ def test_settings_from_toml(tmp_path: Path) -> None:
 
 
 def test_devices_that_are_not_there_are_said_in_a_line() -> None:
-    assert device_named("cpu").type == "cpu"
+    require_device("cpu")
     for name in ("gpu", "cuda:99"):
         with pytest.raises(TrainingError, match=f"device {name}: [^\n]+$"):
-            device_named(name)
+            require_device(name)

@@ -162,27 +162,23 @@ class AgentCodec:
         """Switch the background mode; raises `InputError`."""
         wanted = parse_background(mode)
         self.background = mode
-        if self._live is not None and self._eyes is not None:
-            (turnable, inner), eyes = self._live, self._eyes
 
-            def switch() -> None:
-                inner.set_background(wanted)
-                eyes.reset()
+        def switch(inner: Any, eyes: LookedAt) -> None:
+            inner.set_background(wanted)
+            eyes.reset()
 
-            turnable.order(switch)
+        self._order(switch)
 
     def set_preserve(self, policy: str) -> None:
         """Keep other people; raises `InputError`."""
         parse_policy(policy)
         self.preserve = policy
-        if self._live is not None and self._eyes is not None:
-            (turnable, inner), eyes = self._live, self._eyes
 
-            def turn() -> None:
-                eyes.set_preserve(policy)
-                inner.request_intra()  # keys, sent or on their way, show who is kept no longer
+        def turn(inner: Any, eyes: LookedAt) -> None:
+            eyes.set_preserve(policy)
+            inner.request_intra()  # keys, sent or on their way, show who is kept no longer
 
-            turnable.order(turn)
+        self._order(turn)
 
     def pick(self, x: float, y: float) -> str:
         """Keep only the person at (x, y) of the coded picture, or everyone when nobody is there or that one is kept
@@ -193,6 +189,12 @@ class AgentCodec:
         policy = "all" if number is None or self.preserve == f"id:{number}" else f"id:{number}"
         self.set_preserve(policy)
         return policy
+
+    def _order(self, action: Callable[[Any, LookedAt], None]) -> None:
+        """Have ``action(sender, eyes)`` done before the next picture, where one of ours is sending."""
+        if self._live is not None and self._eyes is not None:
+            (turnable, inner), eyes = self._live, self._eyes
+            turnable.order(lambda: action(inner, eyes))
 
     def _looking(self, codec: CallCodec, spans: Spans) -> LookedAt:
         """The eyes, which are the same for every connection."""

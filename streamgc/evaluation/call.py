@@ -303,7 +303,6 @@ def evaluate_call(
     stills: list[Sheet] = []
     settings = {**setting._asdict(), "rates": list(rates), "codecs": list(codecs), "ack_delay_ms": ack_delay_ms}
     settings["anchor_targets"] = list(TARGETS)
-    result = run.result(settings)
     for path in clips:
         try:
             clip = _apart(load_clip(path, size, fps, limit), Path(path), {row["clip"] for row in run.rows})
@@ -314,9 +313,8 @@ def evaluate_call(
         if folder is not None and sheet.columns:
             write_side_by_side(folder / f"{Path(clip.name).stem}.mp4", sheet)
             stills.append(sheet.still())
-        result = run.result(settings)
         if json_path is not None:  # an hour's work must not be lost with its last minute
-            result.write_json(json_path)
+            run.result(settings).write_json(json_path)
     result = run.result(settings)
     if json_path is not None:
         result.write_json(json_path)
@@ -352,6 +350,8 @@ def evaluate_frames(
             lines = [int(line) for line in Path(sizes).read_text().split()][: len(loaded.frames)]
         except (OSError, ValueError) as error:
             raise InputError(f"{sizes}: needs one number of bytes a line ({error})") from error
+        if len(lines) < len(shown):
+            raise InputError(f"{sizes}: {len(lines)} sizes for {len(shown)} pictures")
         row |= payload_rate(lines, fps)._asdict()
         row["wire_kbps"] = payload_rate(wire_sizes(lines), fps).kbps
     row |= scorer.person(loaded, shown)

@@ -1,4 +1,4 @@
-"""`streamgc evaluate call`, `newcomer` and `precision`: what the command line runs."""
+"""`streamgc evaluate call`, `decoded`, `newcomer`, `expressions` and `precision`: what the command line runs."""
 
 from __future__ import annotations
 
@@ -87,7 +87,11 @@ def evaluate_decoded(
     fps: Annotated[int, typer.Option(min=1, help="Pictures a second.")] = 15,
     trunks: Annotated[str, typer.Option(help="ST-LPIPS trunks: alex (the verdict), vgg.")] = "alex,vgg",
 ) -> None:
-    """The scores of 'evaluate call' for pictures that any codec has decoded, as JSON."""
+    """The scores of 'evaluate call', but for faces, of pictures that any codec has decoded, as JSON."""
+    if anchors is not None and sizes is None:
+        raise InputError("--anchors needs --sizes: R is a ratio of rates")
+    if anchors is not None and not anchors.is_file():
+        raise InputError(f"--anchors {anchors}: no such file")
     wanted = [one_of(name, get_args(Trunk), "--trunks") for name in trunks.split(",")]
     row = call.evaluate_frames(clip, decoded, selfie, sizes, size, fps, anchors=anchors, trunks=wanted)
     typer.echo(dumps(row, indent=2))

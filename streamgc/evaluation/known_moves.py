@@ -1,8 +1,8 @@
 """Do eyes and mouth go where the sender's go, when these move by known amounts?
 
 In most clips eyes move by half a pixel, and a correlation over them says little. Here a clip's own face is moved: the
-irises to and fro, lids that blink, lips that open and close, each at a pace of its own (`training/face_moves.py`; so
-this is also what the call model has been trained on, with other people). What is sent and what is shown are measured as
+irises to and fro, lids that blink, lips that open and close, each at a pace of its own (`training/face_moves.py`,
+on which a model may have been trained, with other people). What is sent and what is shown are measured as
 in `expression.py` and laid against the moves, what goes with the face's own motion left out of both.
 """
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from streamgc.errors import EngineError
+from streamgc.errors import EngineError, InputError
 from streamgc.evaluation.clips import Frame
 from streamgc.evaluation.still_models import LabelledPicture, channel_counts, code_by, labelled_in, open_any
 from streamgc.evaluation.still_report import Row, plot_curves, write_csv, write_json
@@ -127,6 +127,8 @@ def evaluate_miou(
     (`as_trained`); a pixel whose class is `UNCOUNTED` is not counted. Writes ``miou.csv`` and ``miou.png`` under
     ``out``. Raises InputError, ModelError, EngineError.
     """
+    if truth == "network" and classes != "same":
+        raise InputError(f"classes {classes!r} are of label maps: what the network says of the originals has its own")
     items = labelled_in(data, limit)
     segmenter = SegmentationNetwork(network, output=output, backend=backend)
     truths = [

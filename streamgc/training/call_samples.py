@@ -52,8 +52,9 @@ class SampleSettings:
     swapped_share: float = 0.5
     """Share of samples with a face whose eyes or mouth are, in the key or in the pictures after it, those of somebody
     else."""
-    expression_share: float = 0.4
-    """Share of samples with a face whose own eyes or mouth are moved, in the key or in the pictures after it."""
+    expression_share: float = 0.0
+    """Share of samples with a face whose own eyes or mouth are moved, in the key or in the pictures after it. What
+    ships was trained without (docs/results/training.md)."""
     close_share: float = 0.5
     """Share of samples with a face that are cut around it."""
     patch_share: float = 0.3

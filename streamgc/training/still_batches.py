@@ -97,13 +97,3 @@ class Batches:
             shape = (settings.noise, settings.crop[0] // cell, settings.crop[1] // cell)
             noise = random.standard_normal(shape, np.float32)
         return _Drawn(picture, planes, keep, present, noise, random.random(2))
-
-
-def device_named(name: str) -> torch.device:
-    """Where batches go; raises TrainingError where torch has no such device."""
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise TrainingError(f"device {name}: {str(error).splitlines()[0]}") from None
-    return device

@@ -38,6 +38,14 @@ Start = Annotated[Path | None, typer.Option(help="Shipped weights (safetensors) 
 Vgg19 = Annotated[Path | None, typer.Option(help="torchvision's VGG19 weights; without, the VGG16 of stlpips-pytorch.")]
 
 
+def require_device(name: str) -> None:
+    """Raises TrainingError where torch has no such device."""
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch that was built without CUDA
+        raise TrainingError(f"--device {name}: {str(error).splitlines()[0]}") from None
+
+
 def train_still(
     mode: Mode,
     data: list[Path],
@@ -64,6 +72,7 @@ def train_still(
     try:
         chosen = read_settings(settings, mode=mode, **changes)
         source = open_source(chosen.layout, data, open_images_rules=chosen.open_images_rules)
+        require_device(device)
         trainer = StillTrainer(chosen, source, out, device=device, vgg19=vgg19, start=start)
         try:
             trainer.train()

@@ -29,7 +29,7 @@ from streamgc.networks.still import LiteNetworks
 from streamgc.networks.still_build import build_still
 from streamgc.networks.still_spec import FreezableInstanceNorm, StillNetworks, StillOutput
 from streamgc.training.perceptual import PerceptualLoss
-from streamgc.training.still_batches import Batches, StillBatch, device_named
+from streamgc.training.still_batches import Batches, StillBatch
 from streamgc.training.still_data import StillSource
 from streamgc.training.still_losses import (
     code_bits,
@@ -71,7 +71,7 @@ class StillTrainer:
         """
         self.settings, self.folder = settings, folder
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        self.device = device_named(device)
+        self.device = torch.device(device)
         if settings.threads:
             torch.set_num_threads(settings.threads)
         torch.manual_seed(settings.seed)
