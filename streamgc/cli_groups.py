@@ -26,7 +26,7 @@ Teachers = Annotated[Path, typer.Option(help="Folder of the teacher networks.")]
 
 
 MORE_COMMANDS = {
-    "train": ("streamgc.training.still_commands",),
+    "train": ("streamgc.training.still_commands", "streamgc.training.face_commands"),
     "evaluate": (
         "streamgc.evaluation.call_commands",
         "streamgc.evaluation.still_commands",

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from streamgc.codec.contexts import KEEP_SHAPE, RICH_SHAPE, SHAPE
+from streamgc.codec.contexts import FACE_SHAPE, KEEP_SHAPE, RICH_SHAPE, SHAPE
+from streamgc.codec.face import FACE_SYMBOLS, FaceCode, FacePose, pose_ranges
 from streamgc.codec.symbols import LAYOUTS, MIXED, Code, make_code
 from streamgc.codec.tables import Tables, cumulate, default_tables
 
@@ -26,6 +27,24 @@ def random_code(seed: int, grid: tuple[int, int], layout: int, busy: float, kept
     return make_code(symbols, keep, rng.random(grid) < 0.3 if layout == MIXED else None)
 
 
+def random_face(seed: int, grid: tuple[int, int]) -> FaceCode:
+    """A face anywhere on the grid, its corners and edges more often than by chance."""
+    rng = np.random.default_rng(seed)
+    pose = [int(rng.choice([allowed[0], allowed[-1], rng.choice(allowed)])) for allowed in pose_ranges(grid)]
+    return FaceCode(FacePose(*pose), rng.integers(-4, 5, FACE_SYMBOLS).astype(np.int8))
+
+
+def altered_face(face: FaceCode, seed: int, grid: tuple[int, int], reach: int) -> FaceCode:
+    """The same face with its pose moved by up to `reach` each way, and a fifth of its symbols drawn anew."""
+    rng = np.random.default_rng(seed)
+    moved = [
+        int(np.clip(value + rng.integers(-reach, reach + 1), allowed[0], allowed[-1]))
+        for value, allowed in zip(face.pose, pose_ranges(grid), strict=True)
+    ]
+    symbols = np.where(rng.random(FACE_SYMBOLS) < 0.2, rng.integers(-4, 5, FACE_SYMBOLS), face.symbols)
+    return FaceCode(FacePose(*moved), symbols.astype(np.int8))
+
+
 def altered(code: Code, seed: int, share: float) -> Code:
     """The same code with a share of its symbols, kept and rich cells drawn anew."""
     rng = np.random.default_rng(seed)
@@ -37,7 +56,26 @@ def altered(code: Code, seed: int, share: float) -> Code:
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Code, Code | None, int]:
-    """A code, a reference that may be alike, foreign or missing, and its age."""
+    """A code, a reference that may be alike, foreign or missing, and its age; with or without faces."""
+    code, reference, age = draw(plain_cases())
+    seed = draw(st.integers(0, 2**32 - 1))
+    if draw(st.booleans()):
+        code = code._replace(face=random_face(seed, code.grid))
+    if reference is not None:
+        kind = draw(st.sampled_from(["none", "same", "near", "far", "foreign"]))
+        if kind == "foreign" or (kind != "none" and code.face is None):
+            reference = reference._replace(face=random_face(seed + 1, code.grid))
+        elif kind == "same":
+            reference = reference._replace(face=code.face)
+        elif code.face is not None and kind != "none":
+            reach = 2 if kind == "near" else 12
+            reference = reference._replace(face=altered_face(code.face, seed + 1, code.grid, reach))
+    return code, reference, age
+
+
+@st.composite
+def plain_cases(draw: st.DrawFn) -> tuple[Code, Code | None, int]:
+    """The same without faces."""
     grid = draw(st.sampled_from(GRIDS))
     layout = draw(st.sampled_from(LAYOUTS))
     seed = draw(st.integers(0, 2**32 - 1))
@@ -63,10 +101,19 @@ def all_tables() -> list[Tables]:
     return [default_tables(), *(_tables([np.maximum(part, 1) for part in weights]) for weights in (wild, flat))]
 
 
-_SHAPES = ((SHAPE, 5), (KEEP_SHAPE, 2), ((5,), 2), (RICH_SHAPE, 2))
+_SHAPES = (
+    (SHAPE, 5),
+    (KEEP_SHAPE, 2),
+    ((5,), 2),
+    (RICH_SHAPE, 2),
+    ((3,), 2),
+    ((5,), 2),
+    ((5,), 2),
+    ((4,), 16),
+    (FACE_SHAPE, 9),
+)
 
 
 def _tables(weights: list[np.ndarray]) -> Tables:
-    symbols, *flags = (cumulate(part) for part in weights)
-    keep, moved, rich = (flag[..., 0] for flag in flags)
-    return Tables(symbols, keep, moved, rich)
+    arrays = [cumulate(part) for part in weights]
+    return Tables(*[array[..., 0] if array.shape[-1] == 1 else array for array in arrays])

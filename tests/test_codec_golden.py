@@ -8,7 +8,18 @@ from streamgc.codec.labels import decode_labels
 from streamgc.codec.message import unpack
 from streamgc.codec.symbols import MIXED
 from streamgc.codec.tables import default_tables
-from tests.golden import FOLDER, MAKERS, as_hex, full_message, label_map, large_code, mixed_code, next_code, small_code
+from tests.golden import (
+    FOLDER,
+    MAKERS,
+    as_hex,
+    face_code,
+    full_message,
+    label_map,
+    large_code,
+    mixed_code,
+    next_code,
+    small_code,
+)
 
 
 def golden(name: str) -> bytes:
@@ -40,5 +51,8 @@ def test_golden_pictures_decode() -> None:
     assert decode_code(golden("large_inter"), (16, 16), 8, large_code(0), 4, tables).equals(large_code(3))
     assert decode_code(golden("mixed_intra"), (16, 16), MIXED, None, 0, tables).equals(mixed_code(0))
     assert decode_code(golden("mixed_inter"), (16, 16), MIXED, mixed_code(0), 2, tables).equals(mixed_code(3))
+    assert decode_code(golden("face_intra"), (3, 4), 2, None, 0, tables).equals(face_code(0))
+    assert decode_code(golden("face_inter"), (3, 4), 2, face_code(0), 1, tables).equals(face_code(1))
+    assert decode_code(golden("face_far"), (3, 4), 2, face_code(0), 4, tables).equals(face_code(4))
     assert unpack(golden("message_full")) == full_message()
     assert np.array_equal(decode_labels(golden("labels"), (16, 16)), label_map())

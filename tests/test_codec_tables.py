@@ -1,5 +1,6 @@
 """Frequency tables: their file, their hash, and fitting."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from streamgc.codec.code import code_bits, decode_code, encode_code
 from streamgc.codec.symbols import MIXED, Code, make_code
-from streamgc.codec.tables import Tables, default_tables, load_tables, parse_tables
+from streamgc.codec.tables import default_tables, load_tables, parse_tables
 from streamgc.errors import ModelError, TrainingError
 from streamgc.training.tables import TableCounts, fit_tables, measure_tables
 from tests.codec_strategies import all_tables, altered, random_code
@@ -40,17 +41,18 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ModelError):
             parse_tables(bad)
     with pytest.raises(ModelError, match="no count"):
-        parse_tables(data[:12] + b"\0\0" + data[14:])
+        parse_tables(data[:16] + b"\0\0" + data[18:])
     with pytest.raises(ModelError, match="increase"):
-        parse_tables(data[:12] + b"\xff\xff" + data[14:])
+        parse_tables(data[:16] + b"\xff\xff" + data[18:])
     with pytest.raises(ModelError, match="cannot be read"):
         load_tables(tmp_path / "absent.bin")
 
 
 def test_wrong_arrays_are_refused() -> None:
-    tables = default_tables()
     with pytest.raises(ModelError, match="moved"):
-        Tables(tables.symbols, tables.keep, tables.moved[:3], tables.rich)
+        replace(default_tables(), moved=default_tables().moved[:3])
+    with pytest.raises(ModelError, match="face_pose"):
+        replace(default_tables(), face_pose=default_tables().face_pose[:, ::-1])
 
 
 def test_rich_cells_are_foretold_by_the_reference() -> None:
@@ -60,7 +62,7 @@ def test_rich_cells_are_foretold_by_the_reference() -> None:
     samples: list[tuple[Code, Code | None, int]] = [(codes[i], codes[i - 1], 1) for i in range(1, 31)]
     tables, report = fit_tables(samples)
     ideal = sum(code_bits(*sample, tables) for sample in samples)
-    assert report.context_bits + report.keep_bits == pytest.approx(ideal)
+    assert report.context_bits + report.keep_bits + report.face_bits == pytest.approx(ideal)
     assert tables.rich[1, 1].max() < 10_000 < 55_000 < tables.rich[1, 0].min()
 
 
@@ -87,7 +89,7 @@ def test_report_is_what_the_coder_writes() -> None:
     tables, report = fit_tables(samples)
     written = sum(8 * len(encode_code(*sample, tables)) for sample in samples)
     ideal = sum(code_bits(*sample, tables) for sample in samples)
-    assert report.context_bits + report.keep_bits == pytest.approx(ideal)
+    assert report.context_bits + report.keep_bits + report.face_bits == pytest.approx(ideal)
     assert ideal - 8 * len(samples) < written < ideal + 12 * len(samples)
 
 

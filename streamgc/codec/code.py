@@ -2,8 +2,8 @@
 
 One arithmetic payload: with a reference a flag whether what is kept differs from it; if so, or without a reference, a
 keep bit for every cell in raster order; then for every kept cell in raster order its symbols, channel by channel. In a
-mixed code a flag follows on a cell's second symbol, and the other six only where it is set. Trailing zero bytes are not
-sent.
+mixed code a flag follows on a cell's second symbol, and the other six only where it is set. The face ends it
+(`face_coding`). Trailing zero bytes are not sent.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,6 +25,7 @@ from streamgc.codec.contexts import (
     rich_contexts,
     symbol_contexts,
 )
+from streamgc.codec.face_coding import decode_face, encode_face, face_bits
 from streamgc.codec.symbols import (
     LARGEST,
     LAYOUTS,
@@ -61,6 +62,7 @@ def encode_code(code: Code, reference: Code | None, age: int, tables: Tables) ->
         high = np.insert(high, LEAST_CHANNELS, np.where(flags, TOTAL, zero), axis=1)
         sent = np.arange(low.shape[1])[None] <= np.where(flags, MAX_CHANNELS, LEAST_CHANNELS)[:, None]
         encoder.encode_intervals(low[sent].tolist(), high[sent].tolist())
+    encode_face(encoder, code.face, reference.face if reference else None, age, tables, code.grid)
     return encoder.finish(shortest=True)
 
 
@@ -85,16 +87,18 @@ def decode_code(
     keep = _decode_keep(decoder, reference, age, tables, shape)
     view = reference_view(reference, age, MAX_CHANNELS if layout == MIXED else layout, shape)
     code = _decode_symbols(decoder.decode, keep, view, tables, layout == MIXED)
+    face = decode_face(decoder.decode, reference.face if reference else None, age, tables, shape)
     # The encoder ends at most one bit after what the symbols settle.
     if len(payload) > decoder.bits_used() // 8 + 1:
         raise BitstreamError("a picture payload is longer than its symbols")
-    return code
+    return code if face is None else code._replace(face=face)
 
 
 def code_bits(code: Code, reference: Code | None, age: int, tables: Tables) -> float:
-    """Ideal cost of `code` in bits, kept cells and symbols; `encode_code` comes within a byte of it."""
+    """Ideal cost of `code` in bits, kept cells, symbols and face; `encode_code` comes within a byte of it."""
     view = reference_view(reference, age, code.channels, code.grid)
-    return symbol_bits(code, view, tables) + keep_bits(code.keep, reference, age, tables)
+    face = face_bits(code.face, reference.face if reference else None, age, tables, code.grid)
+    return symbol_bits(code, view, tables) + keep_bits(code.keep, reference, age, tables) + face
 
 
 def symbol_bits(code: Code, view: ReferenceView, tables: Tables) -> float:

@@ -15,6 +15,9 @@ In a mixed code a flag after the second symbol of a cell says whether it is rich
 Its context: age of the reference as above, whether the reference was rich there, how many of the two symbols differ
 from the reference, and how many of the cells to the left and above are rich (`RICH_SHAPE`).
 
+A symbol of the face has the context (slot 0…15, age of the reference as above, state: no face in the reference, or one
+of the nine symbols in the same slot there; `FACE_SHAPE`).
+
 Without a reference, "differs from the reference" means "is not zero". The first four come from the reference and are
 computed for the whole picture by `reference_view`; the last two depend on what was decoded and are looked up in `DRIFT`
 and `STIR`.
@@ -25,6 +28,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from streamgc.codec.face import FACE_LARGEST, FACE_LEVELS, FACE_SYMBOLS, FaceCode
 from streamgc.codec.symbols import LARGEST, LEAST_CHANNELS, LEVELS, MAX_CHANNELS, Code
 
 MAX_AGE = 7
@@ -62,6 +66,18 @@ RICH_SHAPE = (AGES, 2, 3, 3)
 """Dimensions of the tables of the rich flag: age, rich in the reference, changed symbols, rich neighbours."""
 RICH_STRIDES = (18, 9, 3, 1)
 """What each of them adds to the context."""
+
+FACE_THERE = 3
+"""Contexts of the flag whether there is a face: no reference, a reference without a face, one with a face."""
+
+POSE_NUMBERS = 4
+POSE_LARGEST = 7
+POSE_ESCAPE = 2 * POSE_LARGEST + 1
+"""What stands for a difference of the face's pose outside -7…7; the number itself follows."""
+POSE_LEVELS = POSE_ESCAPE + 1
+
+FACE_SHAPE = (FACE_SYMBOLS, AGES, FACE_LEVELS + 1)
+"""Dimensions of the tables of the face's symbols: slot, age, state."""
 
 AGE_BUCKET = (0, 1, 2, 3, 4, 4, 4, 4)
 """Bucket by reference age in frames; 0 is no reference."""
@@ -159,4 +175,20 @@ def keep_contexts(keep: npt.NDArray[np.bool_], base: npt.NDArray[np.int32], age:
     contexts: npt.NDArray[np.int32] = base + 8 * known[1:, :-2] + 4 * known[:-1, 1:-1]
     if AGE_BUCKET[age] == 0:
         contexts += 16 * known[:-1, :-2] + 2 * known[:-1, 2:]
+    return contexts
+
+
+def face_there_context(reference: FaceCode | None, age: int) -> int:
+    """Context of the flag whether there is a face; `reference` is the face of the reference, if it has one."""
+    return 0 if age == 0 else 1 if reference is None else 2
+
+
+def face_contexts(reference: FaceCode | None, age: int) -> npt.NDArray[np.intp]:
+    """(6,) context of every symbol of a face. Raises ValueError for a reference's face without a reference."""
+    if not 0 <= age <= MAX_AGE or (age == 0 and reference is not None):
+        raise ValueError(f"reference age {age} {'without' if reference is None else 'with'} a face in the reference")
+    _, ages, states = FACE_SHAPE
+    contexts = np.arange(FACE_SYMBOLS, dtype=np.intp) * (ages * states) + AGE_BUCKET[age] * states
+    if reference is not None:
+        contexts += reference.symbols.astype(np.intp) + (FACE_LARGEST + 1)
     return contexts

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from streamgc.codec.code import code_bits, keep_bits, symbol_bits
+from streamgc.codec.code import keep_bits, symbol_bits
 from streamgc.codec.contexts import DRIFT, DRIFTS, RICH_STRIDES, STIR, STIRS, ReferenceView, reference_view
 from streamgc.codec.symbols import CHANNEL_COUNTS, LARGEST, LEAST_CHANNELS, MAX_CHANNELS, Code
 from streamgc.codec.tables import Tables
@@ -22,7 +22,7 @@ class Quantised(NamedTuple):
 
     code: Code
     bits: float
-    """Ideal cost of the whole picture payload in bits, kept cells included."""
+    """Ideal cost of the picture payload in bits, kept cells included, the face (`face_bits`) not."""
 
 
 def quantise(
@@ -39,7 +39,8 @@ def quantise(
 
     Cells are taken in coding order, each with its true context; a cell that changes is also tried unchanged as a whole,
     and so is the picture. Beyond that, what a choice does to the contexts of later cells is not counted. In a mixed
-    code a cell is rich where that is worth its bits; a channel that is not sent counts as a 0 that costs none.
+    code a cell is rich where that is worth its bits; a channel that is not sent counts as a 0 that costs none. The code
+    has no face; that is chosen apart (`choose_face_symbols`).
 
     Args:
         latent: (C, h, w), C = 2, 4 or 8, finite; about (-2.4, 2.4).
@@ -59,11 +60,11 @@ def quantise(
     if not np.isfinite(latent).all() or strength < 0:
         raise ValueError("the latent is not finite, or the strength is negative")
     channels = latent.shape[0]
+    view = reference_view(reference, age, channels, keep.shape)
     if strength == 0:
         rounded = np.clip(np.rint(latent), -LARGEST, LARGEST) * keep
         code = Code(rounded.astype(np.int8), keep.copy(), keep.copy() if mixed else None)
-        return Quantised(code, code_bits(code, reference, age, tables))
-    view = reference_view(reference, age, channels, keep.shape)
+        return Quantised(code, symbol_bits(code, view, tables) + keep_bits(keep, reference, age, tables))
     levels = np.arange(-LARGEST, LARGEST + 1, dtype=np.float32)
     errors = (latent[..., None] - levels) ** 2
     errors *= (np.broadcast_to(np.asarray(weight, np.float32), latent.shape) / strength)[..., None]

@@ -1,9 +1,11 @@
-"""The code of a picture: symbols and what is kept."""
+"""The code of a picture: symbols, what is kept, and what the face does."""
 
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from streamgc.codec.face import FaceCode, check_face
 
 LARGEST = 2
 """Symbols are the integers -2…2."""
@@ -31,6 +33,8 @@ class Code(NamedTuple):
     """(h, w); true where the picture is sent, false where the receiver synthesises it."""
     rich: npt.NDArray[np.bool_] | None = None
     """(h, w); of a mixed code, which kept cells carry all eight channels; None: all cells carry the same."""
+    face: FaceCode | None = None
+    """Where a face is and what it does; None: nothing is said of a face."""
 
     @property
     def channels(self) -> int:
@@ -56,28 +60,33 @@ class Code(NamedTuple):
         return present
 
     def first(self, channels: int) -> "Code":
-        """The same code with its first 2, 4 or 8 channels only."""
-        return Code(self.symbols[:channels], self.keep)
+        """The same code with its first 2, 4 or 8 channels only, and its face."""
+        return Code(self.symbols[:channels], self.keep, face=self.face)
 
     def equals(self, other: "Code | None") -> bool:
-        """Whether both have the same channels, symbols, kept and rich cells."""
+        """Whether both have the same channels, symbols, kept and rich cells, and face."""
         if other is None or self.layout != other.layout:
+            return False
+        if not (other.face is None if self.face is None else self.face.equals(other.face)):
             return False
         same = np.array_equal(self.symbols, other.symbols) and np.array_equal(self.keep, other.keep)
         return same and (self.rich is None or np.array_equal(self.rich, np.asarray(other.rich)))
 
 
-def make_code(symbols: npt.ArrayLike, keep: npt.ArrayLike, rich: npt.ArrayLike | None = None) -> Code:
+def make_code(
+    symbols: npt.ArrayLike, keep: npt.ArrayLike, rich: npt.ArrayLike | None = None, face: FaceCode | None = None
+) -> Code:
     """A valid `Code` of whatever holds integers: symbols that are not sent are set to 0, and cells outside the kept
     ones are not rich.
 
-    Raises ValueError when shapes do not fit, the channel count is not 2, 4 or 8, or a symbol is outside [-2, 2].
+    Raises ValueError when shapes do not fit, the channel count is not 2, 4 or 8, a symbol is outside [-2, 2], or the
+    face is not valid.
     """
     mask = np.asarray(keep, bool)
     values = np.asarray(symbols)
     if mask.ndim != 2 or values.ndim != 3 or values.shape[1:] != mask.shape:
         raise ValueError(f"symbols {values.shape} and keep {mask.shape} are not (C, h, w) and (h, w)")
-    code = Code(values, mask, None if rich is None else np.asarray(rich, bool) & mask)
+    code = Code(values, mask, None if rich is None else np.asarray(rich, bool) & mask, face)
     sent = np.where(code.present, values, 0)
     code = code._replace(symbols=sent.astype(np.int8))
     if not np.array_equal(code.symbols, sent):
@@ -88,7 +97,7 @@ def make_code(symbols: npt.ArrayLike, keep: npt.ArrayLike, rich: npt.ArrayLike |
 
 def check_code(code: Code) -> None:
     """Raise ValueError unless `code` is what the class says; what every coder here relies on."""
-    symbols, keep, rich = code
+    symbols, keep, rich, face = code
     if symbols.dtype != np.int8 or keep.dtype != np.bool_:
         raise ValueError(f"symbols are {symbols.dtype}, keep {keep.dtype}; int8 and bool are needed")
     if symbols.ndim != 3 or keep.ndim != 2 or symbols.shape[1:] != keep.shape:
@@ -105,6 +114,8 @@ def check_code(code: Code) -> None:
         raise ValueError("a symbol is outside [-2, 2]")
     if (symbols * ~code.present).any():
         raise ValueError("a symbol that is not sent is not 0")
+    if face is not None:
+        check_face(face, code.grid)
 
 
 def check_grid(grid: tuple[int, int]) -> None:

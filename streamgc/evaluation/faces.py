@@ -23,6 +23,10 @@ _CONTOURS = "shape_predictor_68_face_landmarks.dat"
 MOUTH_BELOW = 1.45
 """The mouth lies so many times as far below the eyes as the base of the nose: the five points leave it out."""
 
+FACE_BOX = (2, 0, 118, 116)
+"""Left, top, right, bottom of dlib's rectangle of a face that was cut out: its detector's are 2.4 times as wide as the
+eyes are apart."""
+
 
 class FacePoints(NamedTuple):
     """Centres of the eyes (left in the picture first) and of the mouth, (x, y) in pixels, and the eyes' distance."""
@@ -70,6 +74,10 @@ class FaceFinder:
             self._contours = self._dlib.shape_predictor(str(model_folder() / _CONTOURS))
         found = self._contours(np.ascontiguousarray(picture), box)
         return np.array([(part.x, part.y) for part in found.parts()], np.float64)
+
+    def face_contours(self, face: Picture) -> Points:
+        """The same of a face that `pipeline.face.cut_out` has cut out, which need not be looked for."""
+        return self.contours(face, self._dlib.rectangle(*FACE_BOX))
 
     def points(self, picture: Picture, box: Any) -> FacePoints:
         """Eyes and mouth of the face in a rectangle of `largest`."""

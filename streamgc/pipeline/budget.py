@@ -64,6 +64,7 @@ class Shares:
 
 SHARES = (
     (4.0, Shares(MIXED, 0.22, 35, rich_faces=True, face_care=12.0, key_care=8.0)),
+    (6.0, Shares(MIXED, 0.28, 30)),
     (math.inf, Shares(MIXED, 0.28, 31)),
 )
 """Upper limits in kbit/s and what holds below them."""

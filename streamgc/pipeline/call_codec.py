@@ -19,6 +19,7 @@ from streamgc.codec.tables import Tables, load_tables
 from streamgc.errors import ModelError, StreamGCError
 from streamgc.pipeline.background import BackgroundKeeper
 from streamgc.pipeline.eyes import SceneEyes
+from streamgc.pipeline.faces import LOCATOR, PAINTER, READER, FacePainter, FaceReader
 from streamgc.pipeline.looking import Eyes
 from streamgc.pipeline.networks import CHANNEL_WEIGHTS, EncoderNetwork, GeneratorNetwork, NetworkOptions
 from streamgc.pipeline.receiver import Receiver
@@ -114,7 +115,7 @@ class LoadedModels:
                     role,
                     backend=choice.backend,
                     precision=_precision(model, role, choice),
-                    threads=1 if role == SEGMENTER else choice.threads,
+                    threads=1 if role in (SEGMENTER, LOCATOR, READER) else choice.threads,
                     size=(self.format.height, self.format.width),
                     cache=self._cache,
                 )
@@ -135,7 +136,8 @@ class LoadedModels:
         with contextlib.suppress(StreamGCError):  # whoever needs the network gets the error
             # The first picture shown has a room behind the person.
             self.room()(np.zeros(self.format.grid, np.uint8), 0)
-            for role in ("reference", "generator", *sending, DETAIL):
+            faces = (LOCATOR, READER, PAINTER) if self._codes_faces else ()
+            for role in ("reference", "generator", *sending, *faces, DETAIL):
                 if threading.main_thread().is_alive():
                     self._rehearse(role)
             _ = self.tables.rows, self.tables.bit_rows
@@ -159,6 +161,18 @@ class LoadedModels:
 
     def generator(self) -> GeneratorNetwork:
         return GeneratorNetwork(*(_Late(self, role) for role in ("reference", "generator", DETAIL)))
+
+    def face_reader(self) -> FaceReader | None:
+        """What a sender says of a face; None of a model without it."""
+        return FaceReader(_Late(self, LOCATOR), _Late(self, READER)) if self._codes_faces else None
+
+    def face_painter(self) -> FacePainter | None:
+        """What a receiver does with it."""
+        return FacePainter(_Late(self, PAINTER)) if self._codes_faces else None
+
+    @property
+    def _codes_faces(self) -> bool:
+        return {LOCATOR, READER, PAINTER} <= set(self.model.roles)
 
     def room(self) -> RoomModel:
         """The generator of rooms."""
@@ -201,7 +215,7 @@ class _Late:
 
 
 def _precision(model: Model, role: str, choice: NetworkOptions) -> Precision:
-    if role == DETAIL:
+    if role in (DETAIL, LOCATOR, READER, PAINTER):
         return "fp32"  # in fewer bits, places in the picture are off by pixels
     return preferred_precision(model, role, choice.backend) if choice.precision == "auto" else choice.precision
 
@@ -238,14 +252,16 @@ class CallCodec:
         settings = self.settings
         looking = eyes or self.models.eyes(settings.preserve, settings.framing, spans, settings.fps if live else None)
         beside = self._beside if live else None
-        return Sender(self.settings, looking, self.models.encoder(), self.models.tables, spans, executor=beside)
+        encoder, tables, faces = self.models.encoder(), self.models.tables, self.models.face_reader()
+        return Sender(self.settings, looking, encoder, tables, spans, executor=beside, faces=faces)
 
     def receiver(self, spans: Spans) -> Receiver:
         """A receiver in its first state."""
         background = BackgroundKeeper(
             self.models.format, lambda labels, seed: self.models.room()(labels, seed), self._seed, self._own
         )
-        return Receiver(self.models.format, self.models.generator(), self.models.tables, background, spans)
+        generator, tables, painter = self.models.generator(), self.models.tables, self.models.face_painter()
+        return Receiver(self.models.format, generator, tables, background, spans, painter)
 
     def conventional(self, eyes: Eyes | None = None) -> Callable[[Picture], Picture] | None:
         """For a peer without SGC: the person before grey where the mode keeps the room private, else the picture.

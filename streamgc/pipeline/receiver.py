@@ -18,6 +18,7 @@ from streamgc.codec.symbols import Code
 from streamgc.codec.tables import Tables
 from streamgc.errors import BitstreamError
 from streamgc.pipeline.background import BackgroundKeeper, over_room
+from streamgc.pipeline.faces import FacePainter
 from streamgc.pipeline.history import History, unwrap
 from streamgc.pipeline.keys import KeyStore
 from streamgc.pipeline.networks import KEPT, SYNTHESISED, GeneratorNetwork, KeyFeatures
@@ -72,9 +73,12 @@ class Receiver:
         tables: Tables,
         background: BackgroundKeeper,
         spans: Spans | None = None,
+        faces: FacePainter | None = None,
     ) -> None:
+        """``faces``: paints what the code says of a face; None: it is shown as G makes it."""
         self._format = picture_format
         self._generator, self._tables, self._background = generator, tables, background
+        self._faces = faces
         self._spans = Spans(enabled=False) if spans is None else spans
         self._history = History()
         self._objects = ObjectReceiver()
@@ -127,6 +131,9 @@ class Receiver:
             with self._spans("generate"):
                 plane = np.where(ready.code.keep, np.uint8(KEPT), np.uint8(SYNTHESISED))
                 made = self._generator.generate(ready.code, plane, features)
+            if self._faces is not None and ready.code.face is not None:
+                with self._spans("paint"):
+                    made = made._replace(person=self._faces.paint(made.person, ready.code.face))
             with self._spans("enlarge"):
                 person = self._generator.enlarge(made._replace(person=self._steadier.show(made.person)), features)
             with self._spans("composite"):

@@ -23,6 +23,7 @@ from streamgc.codec.symbols import LEAST_CHANNELS, MAX_CHANNELS, MIXED, Code
 from streamgc.codec.tables import Tables
 from streamgc.pipeline.budget import PACKET_BYTES, SLICE_BYTES, Budget, Shares
 from streamgc.pipeline.detail import doubled
+from streamgc.pipeline.faces import FaceReader, FaceWatcher
 from streamgc.pipeline.history import History, unwrap
 from streamgc.pipeline.importance import FACE_RICH, cared_for, importance, key_error, parts_of
 from streamgc.pipeline.keys import ChainStart, Key, KeySource, start_chain
@@ -116,12 +117,14 @@ class Sender:
         spans: Spans | None = None,
         shares: Shares | None = None,
         executor: Executor | None = None,
+        faces: FaceReader | None = None,
     ) -> None:
         """``executor`` does beside the call what would hold up a picture: the room, see `RoomCollector`, and the first
         key of a chain, which is then sent a picture or two later. Without one the same pictures always make the same
-        messages."""
+        messages. ``faces``: what eyes and mouth do is said by itself; None: by the code alone."""
         self.settings = settings
         self._eyes, self._encoder, self._tables = eyes, encoder, tables
+        self._face = None if faces is None else FaceWatcher(faces)
         self._spans = Spans(enabled=False) if spans is None else spans
         self._budget = Budget(settings.kbps, settings.fps, shares)
         self._keys = KeySource(settings.format, self._budget.shares.crf + (FINE_CRF if settings.fine else 0))
@@ -340,8 +343,11 @@ class Sender:
             if shares.rich_faces:
                 weight[LEAST_CHANNELS:] *= parts_of(self._attention) >= FACE_RICH
             strength, tables = self._budget.strength, self._tables
-            chosen = quantise(latent[:channels], view.keep, reference, age, tables, strength, weight, mixed)
-        return chosen.code, reference, age
+            code = quantise(latent[:channels], view.keep, reference, age, tables, strength, weight, mixed).code
+        if self._face is not None:
+            with self._spans("face"):
+                code = code._replace(face=self._face.code(kept, reference, age, tables, strength))
+        return code, reference, age
 
     def _message(
         self, view: View, number: int, age: int, key: Key, payload: bytes, layout: int, parts: tuple[Part, ...]

@@ -29,11 +29,12 @@ SENDER_STAGES = (
     "key",
     "encode",
     "quantise",
+    "face",
     "code",
     "packetise",
     "pace",
 )
-RECEIVER_STAGES = ("reassemble", "decode", "reference", "generate", "composite", "slowed", "display")
+RECEIVER_STAGES = ("reassemble", "decode", "reference", "generate", "paint", "composite", "slowed", "display")
 STAGES = (*SENDER_STAGES, "network", *RECEIVER_STAGES)
 """The stages of a frame in the order it passes them; other names may be used too. `slowed` is there only in a study."""
 

@@ -133,6 +133,11 @@ def _input(values: Feeds, name: str, shape: tuple[int, ...], index: int) -> Arra
         y, x = np.mgrid[0 : shape[-2], 0 : shape[-1]].astype(np.float32)
         inside = _ellipse((y + 0.5) / shape[-2], (x + 0.5) / shape[-1], index)
         array = np.broadcast_to(inside, shape).astype(np.uint8 if name == "labels" else np.float32)
+    elif name == "face":
+        rows, columns = (
+            np.linspace(0, side - 1, shape[k]).astype(int) for k, side in enumerate(values["frame"].shape[1:3], 1)
+        )
+        array = values["frame"][:, rows[:, None], columns]
     elif name == "present":
         array = np.ones(shape, np.float32)
     elif name == "seed":

@@ -36,6 +36,9 @@ MARGIN = 6
 """Pixels around the person that the blanking mask adds."""
 FACE_EVERY = 2
 """Frames of a clip between two searches for the face: they take as long as everything else together."""
+ENLARGED = 3
+_IS_PLACE = np.array([1, 1, 1, 1, 1, 1, 0], np.float32)
+"""Of a face's numbers; the last is a distance, which has no origin."""
 SMALLEST_PERSON = 0.06
 """Stills with less of a person in them are left out."""
 
@@ -88,9 +91,20 @@ def add_faces(folder: Path, find: FindFace) -> None:
             if found is not None:
                 faces[index : min(index + FACE_EVERY, last)] = found
     stills = np.load(folder / "s_frames.npy", mmap_mode="r")
-    found_in_stills = [find(still) for still in stills]
+    found_in_stills = [find_small(still, find) for still in stills]
     nowhere = np.full(FACE_NUMBERS, np.nan, np.float32)
     _save(folder, faces=faces, s_faces=[nowhere if face is None else face for face in found_in_stills])
+
+
+def find_small(picture: Picture, find: FindFace) -> NDArray[np.float32] | None:
+    """As ``find``, and where that finds nothing, in the picture `ENLARGED` times as large: somebody who stands."""
+    found = find(picture)
+    if found is not None:
+        return found
+    height, width = picture.shape[:2]
+    large = Image.fromarray(picture).resize((ENLARGED * width, ENLARGED * height), Image.Resampling.BICUBIC)
+    found = find(np.asarray(large))
+    return None if found is None else ((found + (1 - ENLARGED) / 2 * _IS_PLACE) / ENLARGED).astype(np.float32)
 
 
 def blanked(picture: Picture, mask: NDArray[np.uint8]) -> Picture:

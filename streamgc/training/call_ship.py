@@ -22,7 +22,7 @@ from streamgc.networks.lite_export import ShippedEncoder, ShippedGenerator, Ship
 from streamgc.pipeline.networks import CHANNEL_WEIGHTS, EncoderNetwork, GeneratorNetwork
 from streamgc.runtime.engine import load_engine
 from streamgc.runtime.parity import require
-from streamgc.runtime.store import MANIFEST, write_model_json
+from streamgc.runtime.store import MANIFEST, ModelStore, write_model_json
 from streamgc.training.averaging import averaged
 from streamgc.training.call_channels import channel_weights
 from streamgc.training.call_designs import ALIGNED
@@ -30,6 +30,7 @@ from streamgc.training.call_model import CallModel, completed
 from streamgc.training.call_samples import Cache
 from streamgc.training.call_tables import TableSettings, fit_call_tables
 from streamgc.training.export import export_onnx, parity, write_variants
+from streamgc.training.face_ship import enter_faces, has_faces, with_tables_of
 
 PICTURE = {1: "16*rows", 2: "16*columns"}
 CELLS = {2: "rows", 3: "columns"}
@@ -96,6 +97,7 @@ def ship_call_model(
 ) -> Path:
     """Export, compare with torch, fit tables, and put the model's folder in place; returns it.
 
+    What codes faces by themselves stays as it is, if the folder has it: it was trained beside the networks before.
     ``notes``: figures for the card, by name. ``blend``: weights to take the mean with, mostly those that the training
     began from, which have ``blend_share`` of it. Raises TrainingError when an export is not the same network.
     """
@@ -105,6 +107,8 @@ def ship_call_model(
         completed(model, others, blend)
         model = averaged(model, others, blend_share)
         notes = {"share of the weights before in the mean": blend_share, **notes}
+    before = ModelStore().open(folder) if (folder / MANIFEST).is_file() else None
+    faces = before is not None and has_faces(before)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         staged = Path(scratch) / "staged"
@@ -113,6 +117,8 @@ def ship_call_model(
             _export(model, role, Path(scratch), staged)
         weights = channel_weights(model, cache)
         fitted, report = fit_call_tables(cache, *_networks(staged, weights), tables or TableSettings())
+        if before is not None and faces:
+            fitted = with_tables_of(fitted, before)
         fitted.save(staged / "tables.bin")
         half = {k: v.to(torch.bfloat16).contiguous() for k, v in model.state_dict().items()}
         save_file(half, str(staged / "lite.safetensors"))
@@ -135,6 +141,8 @@ def ship_call_model(
         for path in sorted(staged.iterdir(), key=lambda p: p.name == MANIFEST):  # the manifest last
             path.chmod(0o644)
             os.replace(path, folder / path.name)
+    if faces:
+        enter_faces(ModelStore().open(folder))
     return folder
 
 

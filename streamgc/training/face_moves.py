@@ -14,12 +14,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from streamgc.networks.face import IRIS, LIDS, LIPS
 from streamgc.training.face_swaps import Face, Picture
 
-IRIS, LIDS, LIPS = (0.16, 0.10), (0.25, 0.14), (0.45, 0.28)
-"""Over which part of the distance of the eyes a move fades to 1 / e, along the line of the eyes and across it."""
 LARGEST_GAZE = (0.10, 0.04)
-"""How far an iris moves at most, in distances of the eyes; with `IRIS` places still keep their order."""
+"""How far an iris moves at most, in distances of the eyes; with `networks.face.IRIS` places still keep their order."""
 REACH = 3.0
 """Beyond so many times what it fades over, a move is nothing."""
 

@@ -17,6 +17,7 @@ from torch import nn
 from streamgc.errors import TrainingError
 from streamgc.networks.still_build import build_still
 from streamgc.networks.still_spec import StillSpec
+from streamgc.pipeline.faces import LOCATOR, PAINTER, READER
 from streamgc.runtime.engine import Array
 from streamgc.runtime.onnx_header import read_header
 from streamgc.runtime.onnx_passes import FLOAT, HALF, import_onnx, load_model
@@ -56,6 +57,8 @@ def torch_results(model: Model, role: str, feeds: Sequence[Mapping[str, Array]])
 def _architecture(model: Model, role: str) -> nn.Module:
     """Fresh networks of the model's family, as they are shipped."""
     if model.family == "lite":
+        from streamgc.networks.face import FaceEncoder, FaceLocator, FacePainter
+        from streamgc.networks.face_export import ShippedLocator, ShippedPainter, ShippedReader
         from streamgc.networks.lite import Encoder, Generator, Reference
         from streamgc.networks.lite_export import ShippedEncoder, ShippedGenerator, ShippedReference
 
@@ -63,6 +66,9 @@ def _architecture(model: Model, role: str) -> nn.Module:
             "encoder": lambda: ShippedEncoder(Encoder()),
             "reference": lambda: ShippedReference(Reference()),
             "generator": lambda: ShippedGenerator(Generator()),
+            LOCATOR: lambda: ShippedLocator(FaceLocator()),
+            READER: lambda: ShippedReader(FaceEncoder()),
+            PAINTER: lambda: ShippedPainter(FacePainter(FaceEncoder())),
         }
         if role in made:
             module: nn.Module = made[role]()

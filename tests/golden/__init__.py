@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from streamgc.codec.code import encode_code
+from streamgc.codec.face import FACE_SYMBOLS, FaceCode, FacePose
 from streamgc.codec.labels import encode_labels
 from streamgc.codec.message import Background, Kind, Message
 from streamgc.codec.sections import Crop, Feedback, Held, Part, PartKind
@@ -50,6 +51,14 @@ def mixed_code(step: int) -> Code:
     """The large code, rich where the pattern says so."""
     code = large_code(step)
     return make_code(code.symbols, code.keep, code.symbols[7] + code.symbols[6] != 0)
+
+
+def face_code(step: int) -> Code:
+    """The small code with a face, whose x moves by a step and whose y by three; the first symbol changes."""
+    symbols = np.arange(FACE_SYMBOLS) * 7 % 9 - 4
+    symbols[::6] = (symbols[::6] + 4 + step) % 9 - 4
+    pose = FacePose(14 + step, 8 + 3 * step, 12, -1)
+    return small_code()._replace(face=FaceCode(pose, symbols.astype(np.int8)))
 
 
 def picture_message() -> Message:
@@ -106,6 +115,9 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "large_nested": lambda: encode_code(large_code(3).first(2), large_code(0), 1, default_tables()),
     "mixed_intra": lambda: encode_code(mixed_code(0), None, 0, default_tables()),
     "mixed_inter": lambda: encode_code(mixed_code(3), mixed_code(0), 2, default_tables()),
+    "face_intra": lambda: encode_code(face_code(0), None, 0, default_tables()),
+    "face_inter": lambda: encode_code(face_code(1), face_code(0), 1, default_tables()),
+    "face_far": lambda: encode_code(face_code(4), face_code(0), 4, default_tables()),
     "message_picture": lambda: picture_message().pack(),
     "message_skip": lambda: Message(Kind.SKIP, 8, Background.MEMORY, 1).pack(),
     "message_full": lambda: full_message().pack(),

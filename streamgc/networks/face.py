@@ -1,0 +1,181 @@
+"""The face's networks: where a face is, what its eyes and mouth do, and how a picture of it changes to do the same.
+
+    blanked picture ──▶ FaceLocator ──▶ where faces are
+    face as sent ──▶ FaceEncoder ──▶ six numbers, ──q──▶ integers in -4..4
+    face as G shows it, these numbers ──▶ FacePainter ──▶ the face as sent
+
+A face is cut out as `pipeline/face.py` does it: upright, 120 × 120 pixels, 48 between the eyes. The numbers say what
+eyes and mouth do, not how they differ from something: a key that changes leaves them as they are. The painter measures
+what the shown face does with the same network, and bends the picture by the difference: irises are shifted, lids and
+lips opened or closed. It draws nothing that G has not drawn, so a face stays the one that it is.
+Pictures are float RGB in [0, 1]; ``networks/face_export.py`` wraps them with uint8 in and out.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from streamgc.codec.face import FACE_SYMBOLS
+from streamgc.networks.lite import Residual, calm, warp
+from streamgc.pipeline.face import EYES_APART, FACE_SIDE
+from streamgc.pipeline.faces import PLACE_SIDE
+
+NUMBERS = ("gaze", "gaze down", "left lids", "right lids", "lips", "mouth")
+"""What is measured: how far the irises are to the right and down; how far the lids of the eye in the left of the
+picture and of the other are apart, how far the lips; how wide the mouth is. Of the lids, their mean and half of their
+difference are coded: eyes seldom blink apart."""
+STEPS = (0.03, 0.025, 0.16, 0.16, 0.18, 0.08)
+"""What a step of each is: of gaze in distances of the eyes, of the others in the logarithm of the size."""
+NUMBER_MAX = 4.4
+"""Range of the latent: beyond the outer integers, so that ±4 are reached before saturation."""
+IRIS, LIDS, LIPS = (0.16, 0.10), (0.25, 0.14), (0.45, 0.28)
+"""Over which part of the distance of the eyes a bend fades to 1 / e, along the line of the eyes and across it."""
+MOST = (0.10, 0.05, 0.95, 0.95, 0.8, 0.35)
+"""How far at most a shown face is bent, in the units of `STEPS`: places keep their order."""
+IDLE, SURE = 0.6, 1.6
+"""Differences in steps: the first may be what rounding and measuring leave, and is not painted; the second is,
+whole."""
+CENTRES = ((36.0, 36.0), (84.0, 36.0), (60.0, 88.0))
+"""Where eyes and mouth usually are in a face, (x, y)."""
+CENTRE_SCALE = 8.0
+"""Pixels that the encoder's measure of their places calls 1."""
+GRID = 5
+"""Places along the side of the coarsest grid."""
+PLACES = 5
+"""What the locator says of a place: whether a face is there, its middle's x and y, distance of the eyes, turn."""
+NOWHERE = -4.0
+"""Where the locator's logits begin: hardly any place has a face."""
+
+
+class FaceLocator(nn.Module):
+    """Faces in a blanked picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = nn.Sequential(
+            nn.PixelUnshuffle(PLACE_SIDE), nn.Conv2d(3 * PLACE_SIDE**2, 32, 3, padding=1), Residual(32)
+        )
+        self.middle = nn.Sequential(nn.Conv2d(32, 64, 3, stride=2, padding=1), Residual(64))
+        self.coarse = nn.Sequential(
+            nn.Conv2d(64, 96, 3, stride=2, padding=1), Residual(96), Residual(96), nn.Conv2d(96, 64 * 4, 1)
+        )
+        self.shuffle = nn.PixelShuffle(2)
+        self.up = nn.Sequential(Residual(64), nn.Conv2d(64, 32 * 4, 1), nn.PixelShuffle(2))
+        self.last = nn.Sequential(Residual(32), nn.LeakyReLU(0.1), nn.Conv2d(32, PLACES, 3, padding=1))
+        head = self.last[-1]
+        assert isinstance(head, nn.Conv2d)
+        calm(head)
+        with torch.no_grad():
+            assert head.bias is not None
+            head.bias[0] = NOWHERE
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, 5, H/8, W/8): logit that the middle of a face's eyes is in this place; from the place's
+        centre to it, x and y, in places; logarithm of the eyes' distance over 32 pixels; the turn in radians."""
+        fine = self.fine(picture - 0.5)
+        middle = self.middle(fine)
+        # Halves of odd sides are rounded up; what is enlarged from them again is cut.
+        middle = middle + self.shuffle(self.coarse(middle))[..., : middle.shape[-2], : middle.shape[-1]]
+        out: Tensor = self.last(fine + self.up(middle))
+        return out
+
+
+class Measured(NamedTuple):
+    """What the encoder says of faces."""
+
+    numbers: Tensor
+    """(B, 6) in ±4.4, in steps."""
+    centres: Tensor
+    """(B, 3, 2): where left eye, right eye and mouth are, (x, y) in pixels of the face."""
+
+
+class FaceEncoder(nn.Module):
+    """What eyes and mouth do, and where in the face they are."""
+
+    usual: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(48, 32, 3, padding=1),
+            Residual(32),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            Residual(64),
+            Residual(64),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(64, 96, 3, stride=3),
+            nn.LeakyReLU(0.1),
+            nn.Flatten(),
+            nn.Linear(96 * GRID * GRID, 128),
+            nn.LeakyReLU(0.1),
+            nn.Linear(128, FACE_SYMBOLS + 6),
+        )
+        self.register_buffer("usual", torch.tensor(CENTRES), persistent=False)
+
+    def forward(self, face: Tensor) -> Measured:
+        """Of faces (B, 3, 120, 120)."""
+        out = self.body(face - 0.5)
+        numbers = NUMBER_MAX * torch.tanh(out[:, :FACE_SYMBOLS] / NUMBER_MAX)
+        return Measured(numbers, self.usual + CENTRE_SCALE * out[:, FACE_SYMBOLS:].view(-1, 3, 2))
+
+
+class FacePainter(nn.Module):
+    """A face whose eyes and mouth do what the numbers say."""
+
+    steps: Tensor
+    most: Tensor
+
+    def __init__(self, encoder: FaceEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("steps", torch.tensor(STEPS), persistent=False)
+        self.register_buffer("most", torch.tensor(MOST), persistent=False)
+
+    def forward(self, face: Tensor, numbers: Tensor) -> Tensor:
+        """``face`` (B, 3, 120, 120) as it is shown, ``numbers`` (B, 6) in -4..4 → the face (B, 3, 120, 120)."""
+        shown: Measured = self.encoder(face)
+        apart = numbers - shown.numbers
+        by = torch.sign(apart) * torch.minimum(apart.abs(), F.relu(apart.abs() - IDLE) * (SURE / (SURE - IDLE)))
+        by = by * self.steps
+        by = torch.minimum(torch.maximum(by, -self.most), self.most)
+        return warp(face, bend(by, shown.centres), 1, "bicubic")
+
+
+def to_code(numbers: Tensor) -> Tensor:
+    """`NUMBERS` (B, 6) as they are coded."""
+    left, right = numbers[:, 2:3], numbers[:, 3:4]
+    return torch.cat([numbers[:, :2], (left + right) / 2, (left - right) / 2, numbers[:, 4:]], 1)
+
+
+def from_code(numbers: Tensor) -> Tensor:
+    """What `to_code` made back to `NUMBERS`."""
+    both, apart = numbers[:, 2:3], numbers[:, 3:4]
+    return torch.cat([numbers[:, :2], both + apart, both - apart, numbers[:, 4:]], 1)
+
+
+def bend(by: Tensor, centres: Tensor) -> Tensor:
+    """From where each place of a face is taken so that eyes and mouth change ``by`` (B, 6), in the units of `STEPS`:
+    (B, 2, 120, 120), x and y in pixels. ``centres`` (B, 3, 2) as in `Measured`."""
+    line = (torch.arange(FACE_SIDE, device=by.device, dtype=by.dtype) + 0.5) / EYES_APART
+    x, y = line.view(1, 1, -1), line.view(1, -1, 1)
+    along = torch.zeros(1, 1, 1, device=by.device, dtype=by.dtype)
+    down = along
+    for eye in range(2):
+        u, v = (x - centres[:, eye, 0, None, None] / EYES_APART), (y - centres[:, eye, 1, None, None] / EYES_APART)
+        iris, lids = _fading(u, v, IRIS), _fading(u, v, LIDS)
+        along = along - by[:, 0, None, None] * iris
+        down = down - by[:, 1, None, None] * iris + v * (torch.exp(-by[:, 2 + eye, None, None]) - 1) * lids
+    u, v = (x - centres[:, 2, 0, None, None] / EYES_APART), (y - centres[:, 2, 1, None, None] / EYES_APART)
+    lips = _fading(u, v, LIPS)
+    along = along + u * (torch.exp(-by[:, 5, None, None]) - 1) * lips
+    down = down + v * (torch.exp(-by[:, 4, None, None]) - 1) * lips
+    return EYES_APART * torch.stack([along, down], 1)
+
+
+def _fading(u: Tensor, v: Tensor, over: tuple[float, float]) -> Tensor:
+    return torch.exp(-((u / over[0]) ** 2) - (v / over[1]) ** 2)
