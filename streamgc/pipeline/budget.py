@@ -16,8 +16,8 @@ SLICE_BYTES = 160
 """A key travels in slices of so many bytes, small enough for a path that turns out narrow half-way."""
 SLICE_LEAST = 80
 """The same on a narrow path, where few bytes may leave at once."""
-START_BYTES = 10_000
-"""Bytes of the first key in one message: all of it, at 256² four to eight packets at once. That is well under the ten
+START_BYTES = 12_000
+"""Bytes of the first key in one message: all of it, at 256² four to nine packets at once. That is under the ten
 segments that any TCP connection may begin with (RFC 6928), and the key is at work by the fourth picture. What it costs
 is paid back slowly."""
 PACKET_BYTES = 900
