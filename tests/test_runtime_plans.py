@@ -27,6 +27,7 @@ from streamgc.runtime.plans import (
     layer_report,
     layer_summary,
     plan_key,
+    plan_precision,
     read_plan,
     write_plan,
 )
@@ -231,7 +232,9 @@ def test_builds_every_shipped_network(name: str, role: str, tmp_path: Path) -> N
     model = ModelStore().open(name)
     source = model.network(role)
     header = read_header(source)
-    plan = build_plan(source, RTX, ("sm89",), "fp16", ShapeProfile.fixed((256, 256)), model_hash=model.manifest.hash)
+    precision = plan_precision(role, "fp16")
+    profile = ShapeProfile.fixed((256, 256))
+    plan = build_plan(source, RTX, ("sm89",), precision, profile, model_hash=model.manifest.hash)
     kinds = {"uint8": "UINT8", "float32": "FLOAT"}
     assert plan.header.inputs == {tensor.name: kinds[tensor.dtype] for tensor in header.inputs}
     assert plan.header.outputs == {tensor.name: kinds[tensor.dtype] for tensor in header.outputs}

@@ -33,6 +33,7 @@ from streamgc.runtime.plans import (
     build_plan,
     layer_report,
     layer_summary,
+    plan_precision,
     write_plan,
 )
 from streamgc.runtime.samples import Feeds, chained_feeds, clip_pictures, synthetic_pictures
@@ -264,17 +265,18 @@ def engines_build(
     )
     paths: list[Path] = []
     for role in roles or model.roles:
-        source = model.network(role, precision)
+        kind = plan_precision(role, precision)
+        source = model.network(role, kind)
         start = time.perf_counter()
         plan = build_plan(
-            source, backend, tuple(capabilities), precision, profile, model_hash=model.manifest.hash, detailed=layers
+            source, backend, tuple(capabilities), kind, profile, model_hash=model.manifest.hash, detailed=layers
         )
         seconds = time.perf_counter() - start
         paths.append(write_plan(plan, folder / plan.header.key.file_name))
         table.add_row(role, paths[-1].name, f"{len(plan.blob) / 1000:.0f}", f"{seconds:.1f}", _ports(plan))
         if layers:
-            found = layer_report(source, backend, precision)
-            console.print(layer_table(found, f"{role} as {precision}"), summary_table(found))
+            found = layer_report(source, backend, kind)
+            console.print(layer_table(found, f"{role} as {kind}"), summary_table(found))
     console.print(table)
     return paths
 

@@ -30,6 +30,16 @@ from streamgc.runtime.onnx_header import OnnxHeader, read_header
 from streamgc.runtime.store import sha256_of
 
 PlanPrecision = Literal["fp32", "fp16", "int8"]
+IN_FULL = ("face_painter",)
+"""Networks whose plans are fp32 whatever is asked for: calls compute them so, and TensorRT refuses the fp16 graph of
+this one ("contains a cycle", which it does not)."""
+
+
+def plan_precision(role: str, asked: PlanPrecision) -> PlanPrecision:
+    """What a network's plan is built in."""
+    return "fp32" if role in IN_FULL else asked
+
+
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 SUFFIXES = {"tensorrt": ".engine", "tensorrt-rtx": ".plan"}
 MAGIC = b"SGCPLAN1"
