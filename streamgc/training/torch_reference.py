@@ -148,8 +148,9 @@ def load_weights(module: nn.Module, path: Path) -> None:
     """
     stored = stored_weights(path)
     _drop_folded_norms(module, stored)
+    kept = module.state_dict().keys()  # without the buffers that are constants of the code
     wanted = dict(module.named_parameters()) | {
-        name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()
+        name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point() and name in kept
     }
     unused: list[str] = []
     with torch.no_grad():
