@@ -111,7 +111,7 @@ class FaceWatcher:
             value = sure * (FOLLOWED if same else 1.0)
             if value > surest and (same or sure >= APPEARS):
                 best, surest = place, value
-        # Somebody whose face is too small is followed, too, and not a shirt that is printed with a face.
+        # Where the surest is too small none is coded, rather than a less sure one: a shirt that is printed with a face.
         good = best is not None and best.distance >= SMALLEST and abs(best.turn) <= MOST_TURNED
         return best if good else None
 

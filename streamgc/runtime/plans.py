@@ -27,16 +27,14 @@ from streamgc.errors import BackendMissing, EngineError
 from streamgc.runtime.cuda import device_capability, device_problem
 from streamgc.runtime.engine import check_size, first_line
 from streamgc.runtime.onnx_header import OnnxHeader, read_header
-from streamgc.runtime.store import sha256_of
+from streamgc.runtime.store import IN_FULL, sha256_of
 
 PlanPrecision = Literal["fp32", "fp16", "int8"]
-IN_FULL = ("face_painter",)
-"""Networks whose plans are fp32 whatever is asked for: calls compute them so, and TensorRT refuses the fp16 graph of
-this one ("contains a cycle", which it does not)."""
 
 
 def plan_precision(role: str, asked: PlanPrecision) -> PlanPrecision:
-    """What a network's plan is built in."""
+    """What a network's plan is built in: as calls compute it. (TensorRT refuses the fp16 graph of the face's painter:
+    "contains a cycle", which it does not.)"""
     return "fp32" if role in IN_FULL else asked
 
 
