@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from streamgc.codec.symbols import LEAST_CHANNELS
+
 Picture = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 ALIKE = 0.3
@@ -42,6 +44,19 @@ def cared_for(weight: Floats, keep: NDArray[np.bool_], attention: Floats, care: 
     parts = parts_of(attention)
     least = np.maximum(weight[0], (FACE_LEAST * parts).clip(max=1))
     return np.asarray(_levelled(least * (1 + care * parts), keep)[None], np.float32)
+
+
+def code_weight(
+    seen: tuple[NDArray[np.bool_], Picture, Picture, Floats], channels: Floats, care: float, rich_faces: bool
+) -> Floats:
+    """What an error of each symbol weighs in the quantiser, f32 (C, h, w). ``seen``: cells to keep, kept picture, key,
+    attention; ``channels`` (C, 1, 1): what one in each channel costs; ``rich_faces``: from the third channel on only
+    cells of eyes and mouth count."""
+    keep, kept, key, attention = seen
+    weight = cared_for(importance(keep, kept, key), keep, attention, care) * channels
+    if rich_faces:
+        weight[LEAST_CHANNELS:] *= parts_of(attention) >= FACE_RICH
+    return weight
 
 
 def key_error(matte: NDArray[np.uint8], kept: Picture, key: Picture, attention: Floats, care: float) -> float:

@@ -19,13 +19,13 @@ from streamgc.codec.message import Background, Kind, Message
 from streamgc.codec.quantise import quantise
 from streamgc.codec.sections import Crop, Part, PartKind, parse_feedback
 from streamgc.codec.still import resize
-from streamgc.codec.symbols import LEAST_CHANNELS, MAX_CHANNELS, MIXED, Code
+from streamgc.codec.symbols import MAX_CHANNELS, MIXED, Code
 from streamgc.codec.tables import Tables
 from streamgc.pipeline.budget import PACKET_BYTES, SLICE_BYTES, Budget, Shares
 from streamgc.pipeline.detail import doubled
 from streamgc.pipeline.faces import FaceReader, FaceWatcher
 from streamgc.pipeline.history import History, unwrap
-from streamgc.pipeline.importance import FACE_RICH, cared_for, importance, key_error, parts_of
+from streamgc.pipeline.importance import code_weight, key_error
 from streamgc.pipeline.keys import ChainStart, Key, KeySource, start_chain
 from streamgc.pipeline.looking import Eyes, View
 from streamgc.pipeline.networks import EncoderNetwork
@@ -337,11 +337,8 @@ class Sender:
             channels = MAX_CHANNELS if mixed else layout
             found = self._history.newest_before(number, self._confirmed, key.number)
             reference, age = (found[0].code, found[1]) if found else (None, 0)
-            weight = importance(view.keep, kept, key.picture)
-            weight = cared_for(weight, view.keep, self._attention, shares.face_care)
-            weight = weight * self._encoder.weights[:channels]
-            if shares.rich_faces:
-                weight[LEAST_CHANNELS:] *= parts_of(self._attention) >= FACE_RICH
+            seen = view.keep, kept, key.picture, self._attention
+            weight = code_weight(seen, self._encoder.weights[:channels], shares.face_care, shares.rich_faces)
             strength, tables = self._budget.strength, self._tables
             code = quantise(latent[:channels], view.keep, reference, age, tables, strength, weight, mixed).code
         if self._face is not None:

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from streamgc.codec.quantise import quantise
-from streamgc.codec.symbols import LEAST_CHANNELS, Code
+from streamgc.codec.symbols import Code
 from streamgc.codec.tables import Tables
 from streamgc.evaluation.faces import FaceFinder
 from streamgc.pipeline.budget import Shares, shares_for
 from streamgc.pipeline.call_codec import LoadedModels
 from streamgc.pipeline.face import Place, cut_out, place_of
-from streamgc.pipeline.importance import FACE_RICH, cared_for, importance, parts_of
+from streamgc.pipeline.importance import code_weight
 from streamgc.pipeline.networks import KEPT, SYNTHESISED, EncoderNetwork, GeneratorNetwork, NetworkOptions
 from streamgc.pipeline.sender import blanked
 from streamgc.pipeline.settings import BLANK, PictureFormat
@@ -186,9 +186,8 @@ class FaceSampler:
         """As `Sender` does it."""
         kept, matte, keep, key = seen
         latent, attention = self._encoder(kept, matte, key)
-        weight = cared_for(importance(keep, kept, key), keep, attention, shares.face_care) * self._encoder.weights
-        if shares.rich_faces:
-            weight[LEAST_CHANNELS:] *= parts_of(attention) >= FACE_RICH
+        looked = keep, kept, key, attention
+        weight = code_weight(looked, self._encoder.weights, shares.face_care, shares.rich_faces)
         age = 0 if reference is None else 2
         return quantise(latent, keep, reference, age, self._tables, strength, weight, mixed=True).code
 
