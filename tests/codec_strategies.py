@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from streamgc.codec.contexts import FACE_SHAPE, KEEP_SHAPE, RICH_SHAPE, SHAPE
-from streamgc.codec.face import FACE_SYMBOLS, FaceCode, FacePose, pose_ranges
+from streamgc.codec.face import FACE_SYMBOLS, REACHES, FaceCode, FacePose, pose_ranges
 from streamgc.codec.symbols import LAYOUTS, MIXED, Code, make_code
 from streamgc.codec.tables import Tables, cumulate, default_tables
 
@@ -28,21 +28,44 @@ def random_code(seed: int, grid: tuple[int, int], layout: int, busy: float, kept
 
 
 def random_face(seed: int, grid: tuple[int, int]) -> FaceCode:
-    """A face anywhere on the grid, its corners and edges more often than by chance."""
+    """A face anywhere on the grid, its corners and edges more often than by chance; a third has no home, a third one
+    nearby."""
     rng = np.random.default_rng(seed)
-    pose = [int(rng.choice([allowed[0], allowed[-1], rng.choice(allowed)])) for allowed in pose_ranges(grid)]
-    return FaceCode(FacePose(*pose), rng.integers(-4, 5, FACE_SYMBOLS).astype(np.int8))
+    pose, other = (
+        FacePose(*[int(rng.choice([allowed[0], allowed[-1], rng.choice(allowed)])) for allowed in pose_ranges(grid)])
+        for _ in range(2)
+    )
+    face = FaceCode(pose, rng.integers(-4, 5, FACE_SYMBOLS).astype(np.int8))
+    homes = None, other, moved_pose(pose, rng, grid, 3)
+    return with_home(face, homes[rng.integers(3)], rng)
 
 
-def altered_face(face: FaceCode, seed: int, grid: tuple[int, int], reach: int) -> FaceCode:
-    """The same face with its pose moved by up to `reach` each way, and a fifth of its symbols drawn anew."""
+def with_home(face: FaceCode, home: FacePose | None, rng: np.random.Generator) -> FaceCode:
+    """The same face with another home, and a reach drawn anew."""
+    return face._replace(home=home, reach=0 if home is None else int(rng.integers(REACHES)))
+
+
+def moved_pose(pose: FacePose, rng: np.random.Generator, grid: tuple[int, int], by: int) -> FacePose:
+    """The same pose with all numbers moved by up to `by` each way."""
+    return FacePose(
+        *[
+            int(np.clip(value + rng.integers(-by, by + 1), allowed[0], allowed[-1]))
+            for value, allowed in zip(pose, pose_ranges(grid), strict=True)
+        ]
+    )
+
+
+def altered_face(face: FaceCode, seed: int, grid: tuple[int, int], by: int) -> FaceCode:
+    """The same face with its pose moved by up to `by` each way, and a fifth of its symbols drawn anew; half have
+    another home, or lose theirs, or have another reach."""
     rng = np.random.default_rng(seed)
-    moved = [
-        int(np.clip(value + rng.integers(-reach, reach + 1), allowed[0], allowed[-1]))
-        for value, allowed in zip(face.pose, pose_ranges(grid), strict=True)
-    ]
+    moved = moved_pose(face.pose, rng, grid, by)
     symbols = np.where(rng.random(FACE_SYMBOLS) < 0.2, rng.integers(-4, 5, FACE_SYMBOLS), face.symbols)
-    return FaceCode(FacePose(*moved), symbols.astype(np.int8))
+    changed = face._replace(pose=moved, symbols=symbols.astype(np.int8))
+    if rng.random() < 0.5:
+        return changed
+    homes = None, face.home, moved_pose(face.pose, rng, grid, by)
+    return with_home(changed, homes[rng.integers(3)], rng)
 
 
 def altered(code: Code, seed: int, share: float) -> Code:
@@ -68,8 +91,8 @@ def cases(draw: st.DrawFn) -> tuple[Code, Code | None, int]:
         elif kind == "same":
             reference = reference._replace(face=code.face)
         elif code.face is not None and kind != "none":
-            reach = 2 if kind == "near" else 12
-            reference = reference._replace(face=altered_face(code.face, seed + 1, code.grid, reach))
+            by = 2 if kind == "near" else 12
+            reference = reference._replace(face=altered_face(code.face, seed + 1, code.grid, by))
     return code, reference, age
 
 
@@ -111,6 +134,8 @@ _SHAPES = (
     ((5,), 2),
     ((4,), 16),
     (FACE_SHAPE, 9),
+    ((5,), 2),
+    ((4,), 3),
 )
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from streamgc.codec.arithmetic import TOTAL, Encoder
 from streamgc.codec.code import code_bits, decode_code, encode_code
-from streamgc.codec.contexts import AGE_BUCKET, face_contexts
+from streamgc.codec.contexts import AGE_BUCKET, face_contexts, face_home_context
 from streamgc.codec.face import FACE_SYMBOLS, FaceCode, FacePose, check_face, pose_ranges
 from streamgc.codec.face_coding import choose_face_symbols, face_bits
 from streamgc.codec.symbols import Code, check_code, make_code
@@ -103,19 +103,33 @@ REFERENCE = empty(face_at(10, 10, 10, 0))
 
 
 def written(*numbers: tuple[int, int | None], age: int = 1) -> bytes:
-    """A payload against `REFERENCE` whose pose is said to differ: (difference + 7 or 15, value as it is or None)."""
+    """A payload against `REFERENCE`, or one without a home too, whose pose is said to differ: (difference + 7 or 15,
+    value as it is or None)."""
     encoder = Encoder()
     encoder.encode(0, TABLES.moved_rows[AGE_BUCKET[age]])
     encoder.encode(1, TABLES.face_there_rows[2])
     encoder.encode(1, TABLES.face_moved_rows[AGE_BUCKET[age]])
-    # On 3 × 4 cells: x < 32, y < 24, size < 32 in 5 bits each, turn + 7 < 15 in 4.
-    for row, (symbol, value), width in zip(TABLES.face_pose_rows, numbers, (5, 5, 5, 4), strict=True):
-        encoder.encode(symbol, row)
-        for shift in reversed(range(width)):
-            if value is not None:
-                encoder.encode(value >> shift & 1, EVEN)
+    write_near(encoder, *numbers)
+    encoder.encode(0, TABLES.face_home_rows[AGE_BUCKET[age]])
     encoder.encode(0, TABLES.face_stays_rows[AGE_BUCKET[age]])
     return encoder.finish(shortest=True)
+
+
+WIDTHS = (6, 6, 7, 6)
+"""On 3 × 4 cells: x < 64, y < 48 in 6 bits, size < 96 in 7, turn + 22 < 45 in 6."""
+
+
+def write_near(encoder: Encoder, *numbers: tuple[int, int | None]) -> None:
+    """(difference + 7 or 15, value as it is or None) of the numbers of a pose."""
+    for row, (symbol, value), width in zip(TABLES.face_pose_rows, numbers, WIDTHS, strict=True):
+        encoder.encode(symbol, row)
+        if value is not None:
+            write_number(encoder, value, width)
+
+
+def write_number(encoder: Encoder, value: int, width: int) -> None:
+    for shift in reversed(range(width)):
+        encoder.encode(value >> shift & 1, EVEN)
 
 
 def read(data: bytes) -> Code:
@@ -130,6 +144,7 @@ def test_symbols_that_are_said_to_differ_do() -> None:
     encoder.encode(0, TABLES.moved_rows[AGE_BUCKET[1]])
     encoder.encode(1, TABLES.face_there_rows[2])
     encoder.encode(0, TABLES.face_moved_rows[AGE_BUCKET[1]])
+    encoder.encode(0, TABLES.face_home_rows[AGE_BUCKET[1]])
     encoder.encode(1, TABLES.face_stays_rows[AGE_BUCKET[1]])
     for context in face_contexts(REFERENCE.face, 1):
         encoder.encode(4, TABLES.face_symbol_rows[context])
@@ -138,9 +153,9 @@ def test_symbols_that_are_said_to_differ_do() -> None:
 
 
 def test_differences_and_escapes_are_read() -> None:
-    code = read(written((14, None), (15, 2), (15, 31), (0, None)))
-    assert code.equals(empty(face_at(17, 2, 31, -7)))
-    assert encode_code(code, REFERENCE, 1, TABLES) == written((14, None), (15, 2), (15, 31), (0, None))
+    code = read(written((14, None), (15, 2), (15, 95), (0, None)))
+    assert code.equals(empty(face_at(17, 2, 95, -7)))
+    assert encode_code(code, REFERENCE, 1, TABLES) == written((14, None), (15, 2), (15, 95), (0, None))
 
 
 @pytest.mark.parametrize(
@@ -149,9 +164,10 @@ def test_differences_and_escapes_are_read() -> None:
         ((STILL, STILL, STILL, STILL), "does not"),
         (((15, 17), STILL, STILL, STILL), "fits"),
         (((15, 10), (8, None), STILL, STILL), "fits"),
-        ((STILL, (15, 24), STILL, STILL), "has 24"),
-        ((STILL, STILL, STILL, (15, 3)), "fits"),
-        ((STILL, STILL, STILL, (15, 15)), "has 8"),
+        ((STILL, (15, 48), STILL, STILL), "has 48"),
+        ((STILL, STILL, (15, 96), STILL), "has 96"),
+        ((STILL, STILL, STILL, (15, 15)), "fits"),
+        ((STILL, STILL, STILL, (15, 45)), "has 23"),
     ],
 )
 def test_other_spellings_are_refused(numbers: tuple[tuple[int, int | None], ...], message: str) -> None:
@@ -160,7 +176,7 @@ def test_other_spellings_are_refused(numbers: tuple[tuple[int, int | None], ...]
 
 
 @pytest.mark.parametrize(
-    ("pose", "symbol"), [((6, 10, 10, 0), 0), ((10, 17, 10, 0), 14), ((10, 10, 25, 0), 14), ((10, 10, 10, -1), 0)]
+    ("pose", "symbol"), [((6, 10, 10, 0), 0), ((10, 41, 10, 0), 14), ((10, 10, 89, 0), 14), ((10, 10, 10, -16), 0)]
 )
 def test_a_difference_that_leads_out_is_refused(pose: tuple[int, int, int, int], symbol: int) -> None:
     reference = empty(face_at(*pose))
@@ -171,31 +187,33 @@ def test_a_difference_that_leads_out_is_refused(pose: tuple[int, int, int, int],
 
 
 def test_a_first_pose_out_of_range_is_refused() -> None:
-    """Where the reference has no face: y = 24 of 3 rows, and turn + 7 = 15."""
-    for y, turn in ((24, 7), (0, 15)):
+    """Where the reference has no face: y = 48 of 3 rows, and turn + 22 = 45."""
+    for y, turn in ((48, 22), (0, 45)):
         with pytest.raises(BitstreamError, match="possible"):
             decode_code(_first_pose(y, turn), GRID, 2, empty(None), 1, TABLES)
-    assert decode_code(_first_pose(23, 14), GRID, 2, empty(None), 1, TABLES).equals(empty(face_at(5, 23, 6, 7)))
+    assert decode_code(_first_pose(47, 44), GRID, 2, empty(None), 1, TABLES).equals(empty(face_at(5, 47, 6, 22)))
 
 
 def _first_pose(y: int, turn: int) -> bytes:
     encoder = Encoder()
     encoder.encode(0, TABLES.moved_rows[1])
     encoder.encode(1, TABLES.face_there_rows[1])
-    for value, width in ((5, 5), (y, 5), (6, 5), (turn, 4)):
-        for shift in reversed(range(width)):
-            encoder.encode(value >> shift & 1, EVEN)
+    for value, width in zip((5, y, 6, turn), WIDTHS, strict=True):
+        write_number(encoder, value, width)
+    encoder.encode(0, TABLES.face_home_rows[face_home_context(None, 1)])
     for context in face_contexts(None, 1):
         encoder.encode(4, TABLES.face_symbol_rows[context])
     return encoder.finish(shortest=True)
 
 
-@pytest.mark.parametrize("pose", [(32, 0, 0, 0), (0, 24, 0, 0), (-1, 0, 0, 0), (0, 0, 32, 0), (0, 0, 0, 8)])
+@pytest.mark.parametrize("pose", [(64, 0, 0, 0), (0, 48, 0, 0), (-1, 0, 0, 0), (0, 0, 96, 0), (0, 0, 0, 23)])
 def test_poses_outside_the_grid_are_no_faces(pose: tuple[int, int, int, int]) -> None:
     with pytest.raises(ValueError, match="possible"):
         check_face(face_at(*pose), GRID)
     with pytest.raises(ValueError, match="possible"):
         make_code(np.zeros((2, *GRID)), np.ones(GRID), face=face_at(*pose))
+    with pytest.raises(ValueError, match="of a face's home"):
+        check_face(face_at(0, 0, 0, 0)._replace(home=FacePose(*pose)), GRID)
 
 
 def test_bad_symbols_are_no_faces() -> None:
@@ -215,11 +233,15 @@ def test_bad_symbols_are_no_faces() -> None:
 def test_codes_with_other_faces_differ() -> None:
     face = random_face(1, GRID)
     code = make_code(np.zeros((8, *GRID)), np.ones(GRID), face=face)
-    assert code.equals(code._replace(face=FaceCode(face.pose, face.symbols.copy())))
+    assert code.equals(code._replace(face=face._replace(symbols=face.symbols.copy())))
     assert not code.equals(code._replace(face=None))
     assert not code._replace(face=None).equals(code)
-    assert not code.equals(code._replace(face=FaceCode(face.pose, -face.symbols)))
+    assert not code.equals(code._replace(face=face._replace(symbols=-face.symbols)))
     assert not code.equals(code._replace(face=face._replace(pose=face.pose._replace(turn=-face.pose.turn or 1))))
+    there = face._replace(home=face.pose, reach=1)
+    assert code._replace(face=there).equals(code._replace(face=there._replace(home=FacePose(*face.pose))))
+    for other in (there._replace(reach=2), there._replace(home=None, reach=0)):
+        assert not code._replace(face=there).equals(code._replace(face=other))
     assert code.first(2).face is face
 
 
@@ -269,13 +291,15 @@ def test_impossible_choices_are_refused() -> None:
 
 
 def speaker(seed: int, frames: int) -> list[Sample]:
-    """A face that drifts to the right while half of its symbols never change, each against the one two before."""
+    """A face that drifts away from its home to the right while half of its symbols never change, each against the one
+    two before."""
     rng = np.random.default_rng(seed)
-    faces = [FaceCode(FacePose(3, 8, 9, 0), rng.integers(-1, 2, FACE_SYMBOLS).astype(np.int8))]
+    home = FacePose(3, 8, 9, 0)
+    faces = [FaceCode(home, rng.integers(-1, 2, FACE_SYMBOLS).astype(np.int8), home)]
     for frame in range(1, frames):
         symbols = faces[-1].symbols.copy()
         symbols[: FACE_SYMBOLS // 2] = rng.integers(-1, 2, FACE_SYMBOLS // 2)
-        faces.append(FaceCode(FacePose(3 + frame // 2, 8, 9, 0), symbols))
+        faces.append(FaceCode(FacePose(3 + frame // 2, 8, 9, 0), symbols, home, min(frame // 5, 2)))
     codes = [make_code(np.zeros((2, *GRID)), np.ones(GRID), face=face) for face in faces]
     return [(codes[0], None, 0), (codes[1], codes[0], 1)] + [(codes[i], codes[i - 2], 2) for i in range(2, frames)]
 
@@ -310,6 +334,11 @@ def test_faces_are_fitted_apart_from_the_rest() -> None:
     assert cost(other, tables) < 0.7 * cost(other, TABLES)
     for name in ("symbols", "keep", "moved", "rich", "face_there"):
         assert np.array_equal(getattr(tables, name), getattr(TABLES, name))
+    # First faces have a home and reach 0; homes stay at age 2, most of them with reach 2.
+    assert tables.face_home[0] < TABLES.face_home[0]
+    assert tables.face_home[2] > 65_000 > TABLES.face_home[2]
+    assert tables.face_reach_bits[2, 2] < TABLES.face_reach_bits[2, 2]
+    assert tables.face_reach_bits[3, 0] < 1 < TABLES.face_reach_bits[3, 0]
     with pytest.raises(TrainingError, match="face"):
         with_faces(TABLES, [])
 
@@ -317,7 +346,7 @@ def test_faces_are_fitted_apart_from_the_rest() -> None:
 def test_without_faces_their_tables_stay_the_default_ones() -> None:
     samples = [(code._replace(face=None), None, 0) for code, _, _ in speaker(1, 10)]
     tables, report = fit_tables(samples)
-    for name in ("face_there", "face_moved", "face_stays", "face_pose", "face_symbols"):
+    for name in ("face_there", "face_moved", "face_stays", "face_pose", "face_symbols", "face_home", "face_reach"):
         assert np.array_equal(getattr(tables, name), getattr(TABLES, name))
     assert report.face_bits == pytest.approx(len(samples))
 
@@ -328,4 +357,4 @@ def test_default_tables_expect_the_reference() -> None:
     assert still < face_bits(face, face, 4, TABLES, GRID) < face_bits(face, None, 4, TABLES, GRID)
     assert still < 16
     assert face_bits(None, None, 1, TABLES, GRID) < 0.03
-    assert [len(allowed) for allowed in pose_ranges((1024, 1))] == [8, 8192, 32, 15]
+    assert [len(allowed) for allowed in pose_ranges((1024, 1))] == [16, 16384, 96, 45]

@@ -40,6 +40,8 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
     for bad in (b"", b"SGCT", data[:-1], data + b"\0", b"SGCV" + data[4:], data[:4] + b"\x09" + data[5:]):
         with pytest.raises(ModelError):
             parse_tables(bad)
+    with pytest.raises(ModelError, match="version"):
+        parse_tables(data[:4] + b"\x02" + data[5:-26])  # before faces had homes
     with pytest.raises(ModelError, match="no count"):
         parse_tables(data[:16] + b"\0\0" + data[18:])
     with pytest.raises(ModelError, match="increase"):
@@ -53,6 +55,10 @@ def test_wrong_arrays_are_refused() -> None:
         replace(default_tables(), moved=default_tables().moved[:3])
     with pytest.raises(ModelError, match="face_pose"):
         replace(default_tables(), face_pose=default_tables().face_pose[:, ::-1])
+    with pytest.raises(ModelError, match="face_home"):
+        replace(default_tables(), face_home=default_tables().face_moved[:3])
+    with pytest.raises(ModelError, match="face_reach"):
+        replace(default_tables(), face_reach=default_tables().face_reach[:, ::-1])
 
 
 def test_rich_cells_are_foretold_by_the_reference() -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import pytest
 
 from streamgc.errors import StreamGCError
 from streamgc.pipeline.call_codec import SEGMENTER, LoadedModels, call_threads
+from streamgc.pipeline.faces import LOCATOR, PAINTER, READER
 from streamgc.pipeline.networks import NetworkOptions
 from streamgc.pipeline.settings import PictureFormat
-from streamgc.runtime.engine import Array, Engine
+from streamgc.runtime.engine import Array, Engine, Precision
 
 FORMAT = PictureFormat(64, 64)
 
@@ -49,6 +51,22 @@ def test_a_network_that_cannot_be_loaded_is_told_to_whoever_needs_it() -> None:
     _wait_for_loading()
     with pytest.raises(StreamGCError, match="no such model"):
         models.engine(SEGMENTER)
+
+
+@pytest.mark.parametrize(
+    ("asked", "face", "encoder"), [("auto", "int8", "int8"), ("int8", "int8", "int8"), ("fp32", "fp32", "fp32")]
+)
+def test_the_face_s_networks_are_in_int8_like_the_others(asked: str, face: str, encoder: str) -> None:
+    models = LoadedModels("lite", FORMAT, NetworkOptions("openvino", cast("Precision", asked), threads=1))
+    assert {models.engine(role).precision for role in (LOCATOR, READER, PAINTER)} == {face}
+    assert models.engine("encoder").precision == encoder
+
+
+def test_where_int8_is_not_used_the_face_s_networks_are_in_fp32() -> None:
+    """Half precision would put places off by pixels."""
+    for options in (NetworkOptions("onnxruntime", threads=1), NetworkOptions("onnxruntime", "int8", threads=1)):
+        models = LoadedModels("lite", FORMAT, options)
+        assert {models.engine(role).precision for role in (LOCATOR, READER, PAINTER)} == {"fp32"}
 
 
 def _wait_for_loading() -> None:

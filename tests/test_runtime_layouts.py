@@ -38,6 +38,15 @@ def test_the_generators_pictures_stay_the_same(tmp_path: Path, size: tuple[int, 
                 assert (far == 0).mean() > 0.999
 
 
+def test_each_enlarged_flow_is_planned() -> None:
+    """Also one that enlarges what the network gives out."""
+    planned = plan_layouts(load_model(ModelStore().open("lite").network("generator", "fp32")))
+    shaped = {name for node in planned.graph.node if node.op_type == "Reshape" for name in node.output}
+    enlarged = [node for node in planned.graph.node if node.op_type == "Resize"]
+    assert len(enlarged) == 4
+    assert all(node.input[0] in shaped for node in enlarged)
+
+
 def test_planning_twice_changes_nothing_more() -> None:
     once = plan_layouts(load_model(ModelStore().open("lite").network("generator", "fp32")))
     twice = plan_layouts(once)

@@ -15,8 +15,9 @@ In a mixed code a flag after the second symbol of a cell says whether it is rich
 Its context: age of the reference as above, whether the reference was rich there, how many of the two symbols differ
 from the reference, and how many of the cells to the left and above are rich (`RICH_SHAPE`).
 
-A symbol of the face has the context (slot 0…15, age of the reference as above, state: no face in the reference, or one
-of the nine symbols in the same slot there; `FACE_SHAPE`).
+A symbol of the face has the context (slot 0…5, age of the reference as above, state: no face in the reference, or one
+of the nine symbols in the same slot there; `FACE_SHAPE`). Whether its home is as in the reference has the age, 0 where
+the reference has no face; its reach has the reach in the reference, or 3 where no home is known there.
 
 Without a reference, "differs from the reference" means "is not zero". The first four come from the reference and are
 computed for the whole picture by `reference_view`; the last two depend on what was decoded and are looked up in `DRIFT`
@@ -28,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from streamgc.codec.face import FACE_LARGEST, FACE_LEVELS, FACE_SYMBOLS, FaceCode
+from streamgc.codec.face import FACE_LARGEST, FACE_LEVELS, FACE_SYMBOLS, REACHES, FaceCode
 from streamgc.codec.symbols import LARGEST, LEAST_CHANNELS, LEVELS, MAX_CHANNELS, Code
 
 MAX_AGE = 7
@@ -78,6 +79,9 @@ POSE_LEVELS = POSE_ESCAPE + 1
 
 FACE_SHAPE = (FACE_SYMBOLS, AGES, FACE_LEVELS + 1)
 """Dimensions of the tables of the face's symbols: slot, age, state."""
+
+FACE_REACH = REACHES + 1
+"""Contexts of a face's reach: that in the reference, or none there."""
 
 AGE_BUCKET = (0, 1, 2, 3, 4, 4, 4, 4)
 """Bucket by reference age in frames; 0 is no reference."""
@@ -181,6 +185,16 @@ def keep_contexts(keep: npt.NDArray[np.bool_], base: npt.NDArray[np.int32], age:
 def face_there_context(reference: FaceCode | None, age: int) -> int:
     """Context of the flag whether there is a face; `reference` is the face of the reference, if it has one."""
     return 0 if age == 0 else 1 if reference is None else 2
+
+
+def face_home_context(reference: FaceCode | None, age: int) -> int:
+    """Context of the flag whether a face's home differs: a reference without a face is as none."""
+    return 0 if reference is None else AGE_BUCKET[age]
+
+
+def face_reach_context(reference: FaceCode | None) -> int:
+    """Context of a face's reach."""
+    return REACHES if reference is None or reference.home is None else reference.reach
 
 
 def face_contexts(reference: FaceCode | None, age: int) -> npt.NDArray[np.intp]:

@@ -4,8 +4,9 @@ The file is little-endian: magic `SGCT`, version (u8), the dimensions of the sym
 those of the face's symbol tables (3 × u8, u8), then u16 arrays: inner cumulative counts of the symbol tables (…, 4),
 counts of 0 of the keep tables (5, 2, 2, 2, 2, 2), of the flag "what is kept differs from the reference" (5), of the
 rich flag (5, 2, 3, 3), of the flag "there is a face" (3) and, of its pose and of its symbols, of "as in the reference"
-(5, 5), inner cumulative counts of the pose's differences (4, 15) and of the face's symbols (6, 5, 10, 8). Every symbol
-has at least one count of 65536. No float decides how bits are read.
+(5, 5), inner cumulative counts of the pose's differences (4, 15) and of the face's symbols (6, 5, 10, 8), counts of
+"the face's home is as in the reference" (5), and inner cumulative counts of its reach (4, 2). Every symbol has at least
+one count of 65536. No float decides how bits are read.
 """
 
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from streamgc.codec.arithmetic import TOTAL
 from streamgc.codec.contexts import (
     AGES,
     DRIFTS,
+    FACE_REACH,
     FACE_SHAPE,
     FACE_THERE,
     KEEP_SHAPE,
@@ -33,11 +35,11 @@ from streamgc.codec.contexts import (
     SHAPE,
     STIRS,
 )
-from streamgc.codec.face import FACE_LARGEST, FACE_LEVELS
+from streamgc.codec.face import FACE_LARGEST, FACE_LEVELS, REACHES
 from streamgc.codec.symbols import LARGEST, LEVELS
 from streamgc.errors import ModelError
 
-VERSION = 2
+VERSION = 3
 _MAGIC = b"SGCT"
 _HEADER = _MAGIC + bytes((VERSION, *SHAPE, LEVELS, *FACE_SHAPE, FACE_LEVELS))
 _SHAPES = {
@@ -50,9 +52,11 @@ _SHAPES = {
     "face_stays": (AGES,),
     "face_pose": (POSE_NUMBERS, POSE_LEVELS - 1),
     "face_symbols": (*FACE_SHAPE, FACE_LEVELS - 1),
+    "face_home": (AGES,),
+    "face_reach": (FACE_REACH, REACHES - 1),
 }
 """Every array of the file, in its order."""
-_CUMULATIVE = ("symbols", "face_pose", "face_symbols")
+_CUMULATIVE = ("symbols", "face_pose", "face_symbols", "face_reach")
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +81,11 @@ class Tables:
     """(4, 15): cumulative counts before the differences -6…7 of x, y, size and turn, and before the escape."""
     face_symbols: npt.NDArray[np.uint16]
     """(6, 5, 10, 8): cumulative counts before a face's symbols -3…4; strictly increasing in 1…65535."""
+    face_home: npt.NDArray[np.uint16]
+    """(5,): counts of "the face's home is as in the reference", by age bucket, 1…65535; the first is of references
+    without a face, where it is "nobody knows it"."""
+    face_reach: npt.NDArray[np.uint16]
+    """(4, 2): cumulative counts before a face's reaches 1 and 2, by the reference's; the last where it has no home."""
 
     def __post_init__(self) -> None:
         for name, shape in _SHAPES.items():
@@ -184,6 +193,21 @@ class Tables:
         """(contexts, 9) ideal cost of each symbol of a face in bits."""
         return 16 - np.log2(np.diff(_complete(self.face_symbols)))
 
+    @cached_property
+    def face_home_rows(self) -> list[tuple[int, int, int]]:
+        """The tables of the flag whether the face's home differs, as lists."""
+        return [(0, zero, TOTAL) for zero in self.face_home.tolist()]
+
+    @cached_property
+    def face_reach_rows(self) -> list[list[int]]:
+        """The tables of the face's reach as lists, with 0 before and 65536 after."""
+        return _complete(self.face_reach).tolist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def face_reach_bits(self) -> npt.NDArray[np.float64]:
+        """(4, 3) ideal cost of each reach of a face in bits."""
+        return 16 - np.log2(np.diff(_complete(self.face_reach)))
+
     def to_bytes(self) -> bytes:
         """The file's content."""
         parts = (getattr(self, name) for name in _SHAPES)
@@ -284,6 +308,10 @@ def default_tables() -> Tables:
         moved,
         _default_pose(),
         _default_face_symbols(),
+        # A home changes with the key only; a first face mostly has one.
+        cumulate(np.array([[1, 9], *[[49, 1]] * (AGES - 1)]))[..., 0],
+        # How far the key is moved stays; without a home in the reference nobody knows.
+        cumulate(np.vstack([1 + 47 * np.eye(REACHES, dtype=np.int64), np.ones((1, REACHES), np.int64)])),
     )
 
 

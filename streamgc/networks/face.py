@@ -110,10 +110,11 @@ class FaceEncoder(nn.Module):
             nn.LeakyReLU(0.1),
             nn.Conv2d(64, 96, 3, stride=3),
             nn.LeakyReLU(0.1),
-            nn.Flatten(),
-            nn.Linear(96 * GRID * GRID, 128),
+            # Convolutions over all there is: TensorRT has no matrix products in fp32 for Turing.
+            nn.Conv2d(96, 128, GRID),
             nn.LeakyReLU(0.1),
-            nn.Linear(128, FACE_SYMBOLS + 6),
+            nn.Conv2d(128, FACE_SYMBOLS + 6, 1),
+            nn.Flatten(),
         )
         self.register_buffer("usual", torch.tensor(CENTRES), persistent=False)
 

@@ -23,15 +23,16 @@ class ShippedLocator(nn.Module):
 
 
 class ShippedReader(nn.Module):
-    """``face`` uint8 (1, 120, 120, 3) → ``numbers`` float (1, 6), unrounded, see `to_code`."""
+    """``face`` uint8 (1, 120, 120, 3) → ``numbers`` float (1, 6), unrounded, see `to_code`, and ``centres`` (1, 3, 2)
+    of the eyes in the left and the right and of the mouth, (x, y) in pixels of the face."""
 
     def __init__(self, encoder: FaceEncoder) -> None:
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, face: Tensor) -> Tensor:
+    def forward(self, face: Tensor) -> tuple[Tensor, Tensor]:
         measured: Measured = self.encoder(to_planes(face))
-        return to_code(measured.numbers)
+        return to_code(measured.numbers), measured.centres
 
 
 class ShippedPainter(nn.Module):

@@ -155,33 +155,57 @@ class Generator(nn.Module):
         for head in (self.flow16, self.flow8, last):
             calm(head)
 
-    def forward(self, symbols: Tensor, present: Tensor, plane: Tensor, key: Tensor, features: Features) -> Generated:
-        """``symbols`` (B, 8, h, w) in [-2, 2]; ``present`` (B, 8, h, w) 1 = sent; ``plane`` one-hot (B, 3, h, w)."""
+    def forward(
+        self,
+        symbols: Tensor,
+        present: Tensor,
+        plane: Tensor,
+        key: Tensor,
+        features: Features,
+        moved: Tensor | None = None,
+    ) -> Generated:
+        """``symbols`` (B, 8, h, w) in [-2, 2]; ``present`` (B, 8, h, w) 1 = sent; ``plane`` one-hot (B, 3, h, w);
+        ``moved`` (B, 2, 2h, 2w): the displacement at which the key and its features are seen, in picture pixels (x, y);
+        None: as they are."""
         kept = plane[:, 1:2]
         code = torch.cat([symbols * kept * present, present, plane], 1)
-        x = self.embed(torch.cat([code, features.f16], 1))
+        moved16 = None if moved is None else F.avg_pool2d(moved, 2)
+        f16 = features.f16 if moved16 is None else self.align(features.f16, moved16, 16)
+        x = self.embed(torch.cat([code, f16], 1))
         x = self.coarse(x)
         flow = FLOW_LIMIT * torch.tanh(self.flow16(x) / 4)
-        x = self.last16(x + self.join16(torch.cat([x, self.align(features.f16, flow, 16)], 1)))
+        x = self.last16(x + self.join16(torch.cat([x, self.align(features.f16, beyond(flow, moved16, 16), 16)], 1)))
         x = self.up8(x)
-        flow = F.interpolate(flow, scale_factor=2.0, mode="bilinear", align_corners=False)
-        x = x + self.join8(torch.cat([x, self.align(features.f8, flow, 8)], 1))
+        flow = enlarged(flow, 2)
+        x = x + self.join8(torch.cat([x, self.align(features.f8, beyond(flow, moved, 8), 8)], 1))
         x = self.body8(x)
         flow = flow + 4 * self.flow8(x)
-        x = self.last8(x + self.rejoin8(torch.cat([x, self.align(features.f8, flow, 8)], 1)))
+        total = beyond(flow, moved, 8)
+        x = self.last8(x + self.rejoin8(torch.cat([x, self.align(features.f8, total, 8)], 1)))
         x = self.up4(x)
-        flow4 = F.interpolate(flow, scale_factor=2.0, mode="bilinear", align_corners=False)
-        x = x + self.join4(torch.cat([x, self.align(features.f4, flow4, 4)], 1))
+        x = x + self.join4(torch.cat([x, self.align(features.f4, enlarged(total, 2), 4)], 1))
         out = self.out(self.body4(x))
-        full = F.interpolate(flow, scale_factor=8.0, mode="bilinear", align_corners=False)
-        warped = self.align(key, F.softshrink(full, REST), 1, "bicubic")
+        rested = F.softshrink(enlarged(flow, 8), REST)
+        full = rested if moved is None else rested + enlarged(total - flow, 8)
+        warped = self.align(key, full, 1, "bicubic")
         gate = torch.sigmoid(out[:, 4:5] + 2.0)
         picture = gate * warped + (1 - gate) * 0.5 + out[:, :3]
-        return Generated(picture, out[:, 3:4], warped, flow)
+        return Generated(picture, out[:, 3:4], warped, total)
 
     def align(self, source: Tensor, flow: Tensor, stride: int, mode: str = "bilinear") -> Tensor:
         """The key, or its features, where the picture needs them; see `warp`."""
         return warp(source, flow, stride, mode)
+
+
+def enlarged(flow: Tensor, times: int) -> Tensor:
+    """A flow at more places."""
+    return F.interpolate(flow, scale_factor=float(times), mode="bilinear", align_corners=False)
+
+
+def beyond(flow: Tensor, moved: Tensor | None, stride: int) -> Tensor:
+    """Where a ``flow`` leads in a source that is itself seen at a displacement: the two in a row; shapes and ``stride``
+    as in `warp`."""
+    return flow if moved is None else flow + warp(moved, flow, stride)
 
 
 def warp(source: Tensor, flow: Tensor, stride: int, mode: str = "bilinear") -> Tensor:

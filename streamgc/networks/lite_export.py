@@ -39,17 +39,26 @@ class ShippedReference(nn.Module):
 
 
 class ShippedGenerator(nn.Module):
-    """``symbols``, ``present``, ``plane``, ``key``, ``f4``, ``f8``, ``f16`` → ``picture`` uint8 (1, H, W, 4) and
-    ``flow`` float (1, 2, H/8, W/8), picture pixels (x, y): where in the key each place comes from."""
+    """``symbols``, ``present``, ``plane``, ``key``, ``f4``, ``f8``, ``f16``, ``moved`` float (1, 2, H/8, W/8) →
+    ``picture`` uint8 (1, H, W, 4) and ``flow`` float (1, 2, H/8, W/8), picture pixels (x, y): where in the key each
+    place comes from."""
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()
         self.generator = generator
 
     def forward(
-        self, symbols: Tensor, present: Tensor, plane: Tensor, key: Tensor, f4: Tensor, f8: Tensor, f16: Tensor
+        self,
+        symbols: Tensor,
+        present: Tensor,
+        plane: Tensor,
+        key: Tensor,
+        f4: Tensor,
+        f8: Tensor,
+        f16: Tensor,
+        moved: Tensor,
     ) -> tuple[Tensor, Tensor]:
         planes = torch.stack([(plane == value).to(torch.float32) for value in range(PLANES)], 1)
-        made = self.generator(symbols, present, planes, to_planes(key), Features(f4, f8, f16))
+        made = self.generator(symbols, present, planes, to_planes(key), Features(f4, f8, f16), moved)
         out = torch.cat([made.picture, torch.sigmoid(made.alpha)], 1)
         return (out.clamp(0, 1) * 255 + 0.5).permute(0, 2, 3, 1).to(torch.uint8), made.flow

@@ -64,8 +64,9 @@ class RoomGenerator(nn.Module):
 
     def forward(self, labels: Tensor, style: Tensor) -> Tensor:
         rows, columns = labels.shape[-2:]
-        parts = self.basis[1:].reshape(STYLE, -1)
-        drawn = (style.flatten(1) @ parts).reshape(-1, 3, BASIS_SIDE, BASIS_SIDE)
+        # No matrix product: TensorRT has none in fp32 for Turing.
+        parts = style.reshape(-1, STYLE, 1) * self.basis[1:].reshape(1, STYLE, -1)
+        drawn = parts.sum(1).reshape(-1, 3, BASIS_SIDE, BASIS_SIDE)
         room = F.interpolate(self.basis[:1] + drawn, size=(4 * rows, 4 * columns), mode="bilinear", align_corners=False)
         things = F.interpolate(
             self.things(label_planes(labels)), scale_factor=4.0, mode="bilinear", align_corners=False

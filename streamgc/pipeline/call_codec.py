@@ -30,7 +30,7 @@ from streamgc.pipeline.settings import PictureFormat, SenderSettings, parse_back
 from streamgc.profiling.spans import Spans
 from streamgc.runtime.blobs import cache_folder
 from streamgc.runtime.engine import Engine, Precision
-from streamgc.runtime.store import IN_FULL, Model, ModelStore, preferred_precision
+from streamgc.runtime.store import NOT_HALF, Model, ModelStore, preferred_precision
 from streamgc.scene.observer import Segment
 from streamgc.scene.segmenter import Segmenter
 
@@ -215,9 +215,10 @@ class _Late:
 
 
 def _precision(model: Model, role: str, choice: NetworkOptions) -> Precision:
-    if role == DETAIL or role in IN_FULL:
-        return "fp32"  # in fewer bits, places in the picture are off by pixels
-    return preferred_precision(model, role, choice.backend) if choice.precision == "auto" else choice.precision
+    usual = preferred_precision(model, role, choice.backend)
+    asked = usual if choice.precision == "auto" else choice.precision
+    in_int8 = usual == asked == "int8"
+    return "fp32" if role == DETAIL or (role in NOT_HALF and not in_int8) else asked
 
 
 class CallCodec:

@@ -25,9 +25,9 @@ MIDDLE = (60.0, 36.0)
 """Where the middle of the eyes is in it, (x, y): from the brows to below the chin, and the cheeks."""
 NO_CHANGE = 128
 """Level of a change that changes nothing."""
-SIZE_STEP, LEAST_SIZE = math.log(1.1), 8.0
-"""A pose's sizes are a tenth apart; the least has so many pixels between the eyes."""
-TURN_STEP = math.radians(6)
+SIZE_STEP, LEAST_SIZE = math.log(1.03), 8.0
+"""A pose's sizes are 3 % apart; the least has so many pixels between the eyes."""
+TURN_STEP = math.radians(2)
 
 
 class Place(NamedTuple):
@@ -50,6 +50,16 @@ def place_of(left: NDArray[np.floating], right: NDArray[np.floating]) -> Place:
     return Place(
         float(middle[0]), float(middle[1]), float(np.hypot(*across)), math.atan2(float(across[1]), float(across[0]))
     )
+
+
+def place_within(place: Place, left: NDArray[np.floating], right: NDArray[np.floating]) -> Place:
+    """Where a face is whose eyes' centres are at ``left`` and ``right``, (x, y), in what was cut out at a place."""
+    scale = place.distance / EYES_APART
+    along, across = scale * math.cos(place.turn), scale * math.sin(place.turn)
+    (u, v), (width, height) = (left + right) / 2 - np.array(MIDDLE), right - left
+    x, y = place.x + along * u - across * v, place.y + across * u + along * v
+    distance = max(1.0, float(scale * np.hypot(width, height)))
+    return Place(float(x), float(y), distance, place.turn + math.atan2(height, width))
 
 
 def pose_of(place: Place, height: int, width: int) -> FacePose:

@@ -1,21 +1,24 @@
 """The face of a call: the sender says what its eyes and mouth do, the receiver paints it.
 
-It is the face that is seen most surely, followed while it is there. Its pose is coded coarsely and kept while it is
-nearly right: the networks have learned from faces that are cut out a little beside their place.
+It is the face that is seen most surely, followed while it is there. Its pose is kept while it is nearly right: the
+networks have learned from faces that are cut out a little beside their place. The same face is looked for in the key,
+which E and G see with it at the picture's pose (`alignment`).
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgc.codec.face import FaceCode, FacePose
+from streamgc.codec.face import FACE_SYMBOLS, FaceCode, FacePose
 from streamgc.codec.face_coding import choose_face_symbols
 from streamgc.codec.symbols import Code
 from streamgc.codec.tables import Tables
-from streamgc.pipeline.face import LEAST_SIZE, Place, cut_out, paint, place_at, pose_of
+from streamgc.pipeline.alignment import Aligned, Aligner
+from streamgc.pipeline.face import LEAST_SIZE, Place, cut_out, paint, place_at, place_within, pose_of
 from streamgc.pipeline.networks import Picture, Runs
 
 Floats = NDArray[np.float32]
@@ -28,13 +31,21 @@ APPEARS, STAYS = 0.3, 0.15
 """A face is there that the locator is so sure of; one that was followed, at less."""
 FOLLOWED = 1.6
 """Of another face the locator must be so many times surer than of the one that is followed."""
-SMALLEST, MOST_TURNED = 20.0, 0.75
+SMALLEST, MOST_TURNED = 14.0, 0.75
 """Pixels between the eyes, and radians, beyond which a face is left to the code."""
-NEARLY = (0.17, 0.14, 0.15)
-"""A pose is kept while it is no further off: in distances of the eyes, in the logarithm of that distance, in
-radians."""
-LOOK_EVERY = 3
-"""Pictures from one search for the face to the next while it rests; when it has moved, the next picture is searched."""
+SMALLEST_HOME = 12.0
+"""A face in a key may be smaller: it is only moved."""
+HOMES = 8
+"""So many keys are remembered; two or three are in use."""
+NEARLY = (0.06, 0.05, 0.06)
+"""A pose is kept while it is no further off: in distances of the eyes, in the logarithm of that distance, in radians;
+and of one that is not, what is off by less than half of this."""
+LEAST_OFF = 2.0
+"""So many pixels are no matter, of however small a face."""
+LOOK_EVERY = 6
+"""Pictures from one search for faces to the next; between them the one that is followed says itself where it is."""
+STRAYED = (0.25, 0.2, 0.25)
+"""A face that has moved further than this from one picture to the next, in the units of `NEARLY`, is searched."""
 MOST_STRENGTH = 0.25
 """λ for numbers is no more: what is painted by numbers of long ago is worse than what G makes without them."""
 NUMBER_WEIGHTS = (0.6, 0.2, 0.35, 0.1, 0.35, 0.12)
@@ -42,6 +53,14 @@ NUMBER_WEIGHTS = (0.6, 0.2, 0.35, 0.1, 0.35, 0.12)
 lids, their difference, lips, width of the mouth."""
 USUAL_SIZE = 40.0
 """That holds for faces whose eyes are at least so many pixels apart; in a smaller one they weigh less, as its area."""
+
+
+class Read(NamedTuple):
+    """What a face does, and where it is."""
+
+    numbers: Floats
+    """(6,), unrounded."""
+    place: Place
 
 
 class FaceReader:
@@ -64,10 +83,11 @@ class FaceReader:
             found.append((height, place))
         return found
 
-    def read(self, picture: Picture, place: Place) -> Floats:
-        """The six numbers, unrounded, of the face at a place of a blanked picture."""
+    def read(self, picture: Picture, place: Place) -> Read:
+        """What the face does, and where it is, that was looked for at a place of a blanked picture."""
         out = self._reader.run({"face": cut_out(picture, place)[None]})
-        return np.asarray(np.nan_to_num(out["numbers"][0]), np.float32)
+        left, right, _ = np.asarray(np.nan_to_num(out["centres"][0]), np.float64)
+        return Read(np.asarray(np.nan_to_num(out["numbers"][0]), np.float32), place_within(place, left, right))
 
 
 class FaceWatcher:
@@ -76,22 +96,67 @@ class FaceWatcher:
     def __init__(self, networks: FaceReader) -> None:
         self._networks = networks
         self._pose: FacePose | None = None
+        self._numbers = np.zeros(FACE_SYMBOLS, np.float32)
         self._unsearched = LOOK_EVERY
+        self._homes: list[tuple[Picture, FacePose | None]] = []
+        self._aligner = Aligner()
 
-    def code(self, kept: Picture, reference: Code | None, age: int, tables: Tables, strength: float) -> FaceCode | None:
-        """Of the face in a blanked picture (H, W, 3), against what the receiver holds; None where there is none.
-        ``strength``: λ as in `quantise`."""
+    def look(self, kept: Picture, matte: NDArray[np.uint8], key: Picture) -> Aligned:
+        """Find the face in a blanked picture (H, W, 3) with its ``matte`` (H, W), and in the ``key`` (H, W, 3), the
+        same array for the same key; the key with its face where the picture's is."""
         self._unsearched += 1
-        if self._unsearched >= LOOK_EVERY:
+        searched = self._pose is None or self._unsearched >= LOOK_EVERY
+        if searched:
             self._search(kept)
+        if self._pose is not None and not self._follow(kept) and not searched:
+            self._search(kept)
+            if self._pose is not None:
+                self._follow(kept)
+        if self._pose is None:
+            return Aligned(key, None, 0)
+        return self._aligner.choose(kept, matte, self._pose, self._home(key), key)
+
+    def code(self, key: Aligned, reference: Code | None, age: int, tables: Tables, strength: float) -> FaceCode | None:
+        """Of the picture that was looked at last, coded with ``key``, against what the receiver holds; None where there
+        is no face. ``strength``: λ as in `quantise`."""
         if self._pose is None:
             return None
-        place = place_at(self._pose)
-        latent = self._networks.read(kept, place)
+        size = place_at(self._pose).distance
         before = None if reference is None else reference.face
-        weight = np.array(NUMBER_WEIGHTS, np.float32) * min(1.0, place.distance / USUAL_SIZE) ** 2
-        symbols = choose_face_symbols(latent, before, age, tables, min(strength, MOST_STRENGTH), weight)
-        return FaceCode(self._pose, symbols)
+        weight = np.array(NUMBER_WEIGHTS, np.float32) * min(1.0, size / USUAL_SIZE) ** 2
+        symbols = choose_face_symbols(self._numbers, before, age, tables, min(strength, MOST_STRENGTH), weight)
+        return FaceCode(self._pose, symbols, key.home, key.reach)
+
+    def _follow(self, kept: Picture) -> bool:
+        """Read the face where it was, or where it says that it is now; whether it was there."""
+        assert self._pose is not None
+        shape = kept.shape[:2]
+        was = place_at(self._pose)
+        self._numbers, place = self._networks.read(kept, was)
+        if _within(was, place, NEARLY):
+            return True
+        if not _within(was, place, STRAYED) or not _codable(place, SMALLEST):
+            return False
+        self._pose = _moved(self._pose, was, place, shape)
+        self._numbers, _ = self._networks.read(kept, place_at(self._pose))
+        return True
+
+    def _home(self, key: Picture) -> FacePose | None:
+        """Where the face is in a key."""
+        for known, home in self._homes:
+            if known is key:
+                return home
+        sure, place = max(self._networks.places(key), default=(0.0, None))
+        home = None
+        if place is not None and sure >= APPEARS and _codable(place, SMALLEST_HOME):
+            home = pose_of(self._refined(key, place), *key.shape[:2])
+        self._homes = [(key, home), *self._homes[: HOMES - 1]]
+        return home
+
+    def _refined(self, picture: Picture, place: Place) -> Place:
+        """Where a face is that was found: as it says itself, as the face that is followed does."""
+        itself = self._networks.read(picture, place).place
+        return itself if _within(place, itself, STRAYED) else place
 
     def _search(self, kept: Picture) -> None:
         """Where the face is now."""
@@ -99,9 +164,8 @@ class FaceWatcher:
         place = self._followed(self._networks.places(kept))
         if place is None:
             self._pose = None
-        elif self._pose is None or not _nearly(place_at(self._pose), place):
-            self._pose = pose_of(place, *kept.shape[:2])
-            self._unsearched = LOOK_EVERY
+        elif self._pose is None or not _within(place_at(self._pose), place, STRAYED):
+            self._pose = pose_of(self._refined(kept, place), *kept.shape[:2])
 
     def _followed(self, places: list[tuple[float, Place]]) -> Place | None:
         """The surest; rather the one that was followed."""
@@ -112,8 +176,7 @@ class FaceWatcher:
             if value > surest and (same or sure >= APPEARS):
                 best, surest = place, value
         # Where the surest is too small none is coded, rather than a less sure one: a shirt that is printed with a face.
-        good = best is not None and best.distance >= SMALLEST and abs(best.turn) <= MOST_TURNED
-        return best if good else None
+        return best if best is not None and _codable(best, SMALLEST) else None
 
 
 class FacePainter:
@@ -143,11 +206,25 @@ def _place(out: Floats, row: int, column: int, sure: Floats) -> Place:
     return Place(x_mean, y_mean, max(LEAST_SIZE, distance), turn)
 
 
-def _nearly(pose: Place, place: Place) -> bool:
-    """Whether a pose still says where a face is."""
-    off, size, turn = NEARLY
-    near = math.hypot(pose.x - place.x, pose.y - place.y) <= off * place.distance
+def _moved(pose: FacePose, was: Place, place: Place, shape: tuple[int, int]) -> FacePose:
+    """The pose of a place; of the pose before, which ``was`` there, what is still nearly right: it costs nothing."""
+    new = pose_of(place, *shape)
+    off, size, turn = (most / 2 for most in NEARLY)
+    shifted = math.hypot(was.x - place.x, was.y - place.y) > max(off * place.distance, LEAST_OFF / 2)
+    x, y = (new.x, new.y) if shifted else (pose.x, pose.y)
+    sized, turned = abs(math.log(was.distance / place.distance)) > size, abs(was.turn - place.turn) > turn
+    return FacePose(x, y, new.size if sized else pose.size, new.turn if turned else pose.turn)
+
+
+def _within(pose: Place, place: Place, most: tuple[float, float, float]) -> bool:
+    """Whether a face is no further from a pose than ``most``, in the units of `NEARLY`."""
+    off, size, turn = most
+    near = math.hypot(pose.x - place.x, pose.y - place.y) <= max(off * place.distance, LEAST_OFF)
     return near and abs(math.log(pose.distance / place.distance)) <= size and abs(pose.turn - place.turn) <= turn
+
+
+def _codable(place: Place, smallest: float) -> bool:
+    return place.distance >= smallest and abs(place.turn) <= MOST_TURNED
 
 
 def _same(before: Place, place: Place) -> bool:

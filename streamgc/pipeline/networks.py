@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from streamgc.codec.symbols import LEAST_CHANNELS, MAX_CHANNELS, Code
 from streamgc.errors import ModelError
+from streamgc.pipeline.alignment import displacement
 from streamgc.pipeline.detail import fine_part
 from streamgc.runtime.engine import Precision
 
@@ -97,7 +98,7 @@ class GeneratorNetwork:
         return KeyFeatures(key, f4, f8, f16, None if large is None or self._detail is None else fine_part(large))
 
     def generate(self, code: Code, plane: NDArray[np.uint8], key: KeyFeatures) -> Made:
-        """The picture of a code, a plane (h, w) and a key."""
+        """The picture of a code, a plane (h, w) and a key, which is moved as the code says of the face."""
         symbols = np.zeros((1, MAX_CHANNELS, *code.grid), np.float32)
         symbols[0, : code.channels] = code.symbols
         present = np.zeros_like(symbols)
@@ -112,6 +113,7 @@ class GeneratorNetwork:
             "f4": key.f4,
             "f8": key.f8,
             "f16": key.f16,
+            "moved": displacement(code.face, *key.picture.shape[:2])[None],
         }
         out = self._generator.run(feeds)
         return Made(np.asarray(out["picture"][0], np.uint8), np.asarray(out["flow"], np.float32))

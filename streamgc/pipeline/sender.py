@@ -21,6 +21,7 @@ from streamgc.codec.sections import Crop, Part, PartKind, parse_feedback
 from streamgc.codec.still import resize
 from streamgc.codec.symbols import MAX_CHANNELS, MIXED, Code
 from streamgc.codec.tables import Tables
+from streamgc.pipeline.alignment import Aligned
 from streamgc.pipeline.budget import PACKET_BYTES, SLICE_BYTES, Budget, Shares
 from streamgc.pipeline.detail import doubled
 from streamgc.pipeline.faces import FaceReader, FaceWatcher
@@ -329,21 +330,25 @@ class Sender:
         return self._labels is None or bool(np.mean(self._labels != view.labels) > LABELS_CHANGED)
 
     def _quantise(self, view: View, kept: Picture, key: Key, number: int) -> tuple[Code, Code | None, int]:
+        aligned = Aligned(key.picture, None, 0)
+        if self._face is not None:
+            with self._spans("align"):
+                aligned = self._face.look(kept, view.matte, key.picture)
         with self._spans("encode"):
-            latent, self._attention = self._encoder(kept, view.matte, key.picture)
+            latent, self._attention = self._encoder(kept, view.matte, aligned.picture)
         with self._spans("quantise"):
             shares, layout = self._budget.shares, self._budget.shares.layout
             mixed = layout == MIXED
             channels = MAX_CHANNELS if mixed else layout
             found = self._history.newest_before(number, self._confirmed, key.number)
             reference, age = (found[0].code, found[1]) if found else (None, 0)
-            seen = view.keep, kept, key.picture, self._attention
+            seen = view.keep, kept, aligned.picture, self._attention
             weight = code_weight(seen, self._encoder.weights[:channels], shares.face_care, shares.rich_faces)
             strength, tables = self._budget.strength, self._tables
             code = quantise(latent[:channels], view.keep, reference, age, tables, strength, weight, mixed).code
         if self._face is not None:
             with self._spans("face"):
-                code = code._replace(face=self._face.code(kept, reference, age, tables, strength))
+                code = code._replace(face=self._face.code(aligned, reference, age, tables, strength))
         return code, reference, age
 
     def _message(

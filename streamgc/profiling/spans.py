@@ -27,6 +27,7 @@ SENDER_STAGES = (
     "heatmap",
     "blank",
     "key",
+    "align",
     "encode",
     "quantise",
     "face",

@@ -82,7 +82,8 @@ def _part_by_planes(graph: Any) -> None:
 def _shapes(model: Any) -> dict[str, Any]:
     """Dimensions of what the nodes make, as far as they can be inferred."""
     inferred = import_onnx().shape_inference.infer_shapes(model)
-    return {value.name: value.type.tensor_type.shape.dim for value in inferred.graph.value_info}
+    values = [*inferred.graph.value_info, *inferred.graph.output]
+    return {value.name: value.type.tensor_type.shape.dim for value in values}
 
 
 def _channel_range(node: Any, constants: dict[str, list[int]]) -> tuple[int, int] | None:

@@ -27,15 +27,15 @@ from streamgc.errors import BackendMissing, EngineError
 from streamgc.runtime.cuda import device_capability, device_problem
 from streamgc.runtime.engine import check_size, first_line
 from streamgc.runtime.onnx_header import OnnxHeader, read_header
-from streamgc.runtime.store import IN_FULL, sha256_of
+from streamgc.runtime.store import NOT_HALF, sha256_of
 
 PlanPrecision = Literal["fp32", "fp16", "int8"]
 
 
 def plan_precision(role: str, asked: PlanPrecision) -> PlanPrecision:
-    """What a network's plan is built in: as calls compute it. (TensorRT refuses the fp16 graph of the face's painter:
-    "contains a cycle", which it does not.)"""
-    return "fp32" if role in IN_FULL else asked
+    """What a network's plan is built in: as calls compute it there. (TensorRT refuses the fp16 graph of the face's
+    painter: "contains a cycle", which it does not.)"""
+    return "fp32" if role in NOT_HALF else asked
 
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}

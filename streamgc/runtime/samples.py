@@ -144,9 +144,8 @@ def _input(values: Feeds, name: str, shape: tuple[int, ...], index: int) -> Arra
         array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     elif name == "person":
         array = np.concatenate([values["picture"], values["matte"]], -1)
-    elif name == "flow":
-        y, x = np.mgrid[0 : shape[-2], 0 : shape[-1]].astype(np.float32)
-        array = np.stack([3 * np.sin(x / 5 + index), 2 * np.cos(y / 5)])[None].astype(np.float32)
+    elif name in ("flow", "moved"):
+        array = smooth_flow(shape[-2], shape[-1], index)
     elif name == "fine":
         array = np.random.default_rng(0).normal(0, 6, shape).astype(np.float32)
     elif name == "symbols":
@@ -156,6 +155,12 @@ def _input(values: Feeds, name: str, shape: tuple[int, ...], index: int) -> Arra
     if array.shape != shape:
         raise EngineError(f"input {name!r} wants shape {shape}, the sample has {array.shape}")
     return array
+
+
+def smooth_flow(rows: int, columns: int, index: int = 0) -> Array:
+    """A made-up flow (1, 2, rows, columns), some pixels strong."""
+    y, x = np.mgrid[0:rows, 0:columns].astype(np.float32)
+    return np.stack([3 * np.sin(x / 5 + index), 2 * np.cos(y / 5)])[None].astype(np.float32)
 
 
 def _run_all(engine: Engine, feeds: Sequence[Feeds], made: Sequence[Feeds]) -> None:

@@ -20,8 +20,9 @@ from streamgc.runtime.engine import Engine, Precision, first_backend, load_engin
 
 MANIFEST = "model.json"
 FORMAT = 1
-IN_FULL = ("face_locator", "face_encoder", "face_painter")
-"""Networks that calls compute in fp32 whatever is asked for: in fewer bits, places in a picture are off by pixels."""
+NOT_HALF = ("face_locator", "face_encoder", "face_painter")
+"""Networks that are computed in fp32 where half precision is asked for: in it, places in a picture are off by pixels.
+Int8 leaves coordinates alone."""
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -22,6 +22,7 @@ from streamgc.networks.lite_export import ShippedEncoder, ShippedGenerator, Ship
 from streamgc.pipeline.networks import CHANNEL_WEIGHTS, EncoderNetwork, GeneratorNetwork
 from streamgc.runtime.engine import load_engine
 from streamgc.runtime.parity import require
+from streamgc.runtime.samples import smooth_flow
 from streamgc.runtime.store import MANIFEST, ModelStore, write_model_json
 from streamgc.training.averaging import averaged
 from streamgc.training.call_channels import channel_weights
@@ -42,7 +43,7 @@ NETWORKS = {
     ),
     "reference": (("key",), ("f4", "f8", "f16"), {"key": PICTURE}),
     "generator": (
-        ("symbols", "present", "plane", "key", "f4", "f8", "f16"),
+        ("symbols", "present", "plane", "key", "f4", "f8", "f16", "moved"),
         ("picture", "flow"),
         {
             "symbols": CELLS,
@@ -52,6 +53,7 @@ NETWORKS = {
             "f4": {2: "4*rows", 3: "4*columns"},
             "f8": {2: "2*rows", 3: "2*columns"},
             "f16": CELLS,
+            "moved": {2: "2*rows", 3: "2*columns"},
         },
     ),
 }
@@ -190,6 +192,7 @@ def _feeds(role: str, height: int, width: int) -> Feeds:
         "f4": lambda: features(WIDTH_4, 4),
         "f8": lambda: features(WIDTH_8, 2),
         "f16": lambda: features(WIDTH_16, 1),
+        "moved": lambda: smooth_flow(height // 8, width // 8),
     }
     return {name: every[name]() for name in NETWORKS[role][0]}
 

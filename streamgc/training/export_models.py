@@ -24,7 +24,7 @@ from streamgc.runtime.onnx_half import simulate_half, to_half
 from streamgc.runtime.onnx_passes import annotate, load_model, restore_full_weights, save_model
 from streamgc.runtime.parity import Parity, compare, require
 from streamgc.runtime.samples import Feeds, chained_feeds, clip_pictures
-from streamgc.runtime.store import IN_FULL, MANIFEST, Model, ModelStore, add_variants, write_model_json
+from streamgc.runtime.store import MANIFEST, NOT_HALF, Model, ModelStore, add_variants, write_model_json
 from streamgc.training.export import quantise_int8, torch_outputs, write_variants
 from streamgc.training.still_export import StillNetwork, description_of, export_full, still_networks
 from streamgc.training.torch_reference import torch_network
@@ -78,7 +78,7 @@ def export_model(
     variants: dict[str, dict[str, str]] = {}
     results: list[tuple[str, Parity]] = []
     with tempfile.TemporaryDirectory(dir=model.folder.parent) as scratch:
-        for role in roles or [role for role in model.roles if role not in IN_FULL]:
+        for role in roles or [role for role in model.roles if role not in NOT_HALF]:
             made = _derive(model.network(role), Path(scratch), role, precisions, feeds[role], keep_float)
             rows = _compare(_truth(model, role, size), made, model.network(role), feeds[role][-PARITY_FEEDS:], size)
             results += [(role, row) for row in rows]

@@ -45,7 +45,7 @@ BLURRED_SHARE, MOST_BLURRED, TOGETHER = 0.5, 2.6, 3
 KEEP_OF_AVERAGE = 0.998
 GAINS = (0.8, 4.0)
 """By how much numbers are enlarged at the least and at the most."""
-LAST_LAYER = ("body.12.weight", "body.12.bias")
+LAST_LAYER = ("body.11.weight", "body.11.bias")
 SWAPPED = (1, 0, 2)
 """Left eye, right eye, mouth, when left and right are exchanged."""
 

@@ -8,43 +8,37 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from streamgc.codec.face import FACE_LARGEST, FACE_SYMBOLS, FaceCode
+from streamgc.codec.face import FaceCode
 from streamgc.codec.symbols import Code
 from streamgc.codec.tables import Tables, load_tables
 from streamgc.errors import TrainingError
-from streamgc.networks.face import FaceEncoder, FaceLocator, FacePainter
-from streamgc.networks.face_export import ShippedLocator, ShippedPainter, ShippedReader
-from streamgc.pipeline.face import FACE_SIDE
-from streamgc.pipeline.faces import LOCATOR, PAINTER, READER, FaceReader, FaceWatcher
-from streamgc.pipeline.settings import BLANK
+from streamgc.networks.face import FaceEncoder, FaceLocator
+from streamgc.pipeline.faces import LOCATOR, READER, FaceReader, FaceWatcher
 from streamgc.runtime.engine import load_engine
-from streamgc.runtime.parity import require
 from streamgc.runtime.store import Model, ModelStore, write_model_json
-from streamgc.scene.heatmap import dilate
-from streamgc.training.call_samples import MASK_LEVEL, Cache
-from streamgc.training.export import export_onnx, parity, write_variants
+from streamgc.training.call_samples import Cache
+from streamgc.training.face_export import ROLES, FaceNetworks, export_faces, faces_of, matte_of, preserved
 from streamgc.training.face_model import calibrated
 from streamgc.training.face_moves import moved, some_expression
 from streamgc.training.tables import with_faces
 
-PICTURE = {1: "16*rows", 2: "16*columns"}
 WEIGHTS = "face.safetensors"
 """Beside the networks, in bf16: what a training can start from."""
-ROLES = (LOCATOR, READER, PAINTER)
 STRENGTHS = (0.05, 0.12, 0.25)
 """λ of calls at 5 and 3 kbit/s, where bits are dear."""
 AGES = (1, 2, 2, 3, 3, 4, 5)
 SEGMENT = 60
+NEW_KEY_SHARE = 0.02
+"""Share of pictures at which a new key is there."""
 MOVED_EVERY = 3
 """Of so many segments one has its face moved."""
 
@@ -55,18 +49,11 @@ CARD = """
 measure what its eyes and mouth do, and bend the generator's picture of it to do the same; `face.safetensors` holds
 their weights, to start a training from. They were trained on the clips and stills above, with dlib's landmarks (CC0) as
 the teacher, on people who face the camera: a head in profile is left to the code, and so is a face whose eyes are less
-than 20 pixels apart. They measure and bend; they recognise nobody, and store nothing of a face.
+than 14 pixels apart. They measure and bend; they recognise nobody, and store nothing of a face.
 """
 """What a model's card says of them."""
 
 FaceSample = tuple[FaceCode, FaceCode | None, int]
-
-
-class FaceNetworks(NamedTuple):
-    """Trained networks."""
-
-    locator: FaceLocator
-    encoder: FaceEncoder
 
 
 def load_face(checkpoint: Path, locator: Path, samples: Path | None = None) -> FaceNetworks:
@@ -100,7 +87,7 @@ def _weights(path: Path, name: str) -> dict[str, Tensor]:
 
 
 def ship_face(networks: FaceNetworks, cache: Cache, folder: Path, segments: int = 60) -> Model:
-    """Export, compare with torch, fit the tables, and enter all of it in a call model's folder.
+    """Export in fp32 and int8, compare with torch, fit the tables, and enter all of it in a call model's folder.
 
     Raises ModelError where there is no call model, TrainingError and EngineError when an export is not the same
     network.
@@ -110,8 +97,7 @@ def ship_face(networks: FaceNetworks, cache: Cache, folder: Path, segments: int 
         raise TrainingError(f"{folder} is no call model: it has no tables")
     with tempfile.TemporaryDirectory(dir=model.folder.parent) as scratch:
         staged = Path(scratch)
-        for role in ROLES:
-            export_face(networks, role, staged)
+        files = export_faces(networks, faces_of(cache), staged)
         tables = _fitted(staged, cache, load_tables(model.tables), segments)
         tables.save(staged / "tables.bin")
         parts = {
@@ -121,7 +107,7 @@ def ship_face(networks: FaceNetworks, cache: Cache, folder: Path, segments: int 
         }
         half = {name: value.to(torch.bfloat16).contiguous() for name, value in parts.items()}
         save_file(half, str(staged / WEIGHTS))
-        for name in (*(f"{role}.onnx" for role in ROLES), "tables.bin", WEIGHTS):
+        for name in (*files, "tables.bin", WEIGHTS):
             (staged / name).chmod(0o644)
             os.replace(staged / name, model.folder / name)
     return enter_faces(model)
@@ -135,9 +121,10 @@ def enter_faces(model: Model) -> Model:
             model.card.write_text(text.rstrip() + "\n" + CARD)
     manifest = model.manifest
     networks = {role: entry.file for role, entry in manifest.networks.items() if role not in ROLES}
-    variants: Mapping[str, Mapping[str, str]] = {
+    variants: dict[str, Mapping[str, str]] = {
         role: {kind: file.file for kind, file in manifest.networks[role].variants.items()} for role in networks
     }
+    variants |= {role: {"int8": f"{role}.int8.onnx"} for role in ROLES}
     return write_model_json(
         model.folder,
         name=manifest.name,
@@ -170,43 +157,8 @@ def with_tables_of(tables: Tables, model: Model) -> Tables:
         face_stays=own.face_stays,
         face_pose=own.face_pose,
         face_symbols=own.face_symbols,
-    )
-
-
-def export_face(networks: FaceNetworks, role: str, folder: Path) -> Path:
-    """One network as ONNX, compared with torch."""
-    module, feeds, outputs = _shipped(networks, role)
-    example = [torch.from_numpy(array) for array in feeds[0].values()]
-    inputs = tuple(feeds[0])
-    axes = {"picture": PICTURE} if role == LOCATOR else {}
-    source = export_onnx(module, example, folder / f"{role}.source.onnx", inputs, outputs, axes)
-    made = write_variants(source, folder / "variants", role)
-    target = folder / f"{role}.onnx"
-    os.replace(made["fp32"], target)
-    with load_engine(target, backend="openvino", precision="fp32", threads=1) as engine:
-        require(parity(module, engine, feeds, inputs, outputs))
-    return target
-
-
-def _shipped(networks: FaceNetworks, role: str) -> tuple[nn.Module, list[dict[str, NDArray[Any]]], tuple[str, ...]]:
-    """The module, inputs to compare it on, and its outputs' names."""
-    random = np.random.default_rng(5)
-
-    def smooth(height: int, width: int) -> NDArray[np.uint8]:
-        coarse = torch.from_numpy(random.random((1, 3, height // 8, width // 8))).float()
-        fine = nn.functional.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
-        return np.ascontiguousarray((fine * 255).byte().permute(0, 2, 3, 1).numpy())
-
-    if role == LOCATOR:
-        pictures = [{"picture": smooth(*size)} for size in ((128, 160), (256, 256))]
-        return ShippedLocator(networks.locator), pictures, ("places",)
-    if role == READER:
-        return ShippedReader(networks.encoder), [{"face": smooth(FACE_SIDE, FACE_SIDE)}], ("numbers",)
-    numbers = random.integers(-FACE_LARGEST, FACE_LARGEST + 1, (1, FACE_SYMBOLS)).astype(np.float32)
-    return (
-        ShippedPainter(FacePainter(networks.encoder)),
-        [{"face": smooth(FACE_SIDE, FACE_SIDE), "numbers": numbers}],
-        ("change",),
+        face_home=own.face_home,
+        face_reach=own.face_reach,
     )
 
 
@@ -228,16 +180,19 @@ def face_samples(reader: FaceReader, cache: Cache, tables: Tables, segments: int
         start = int(random.integers(first, max(first + 1, last - SEGMENT)))
         watcher, strength = FaceWatcher(reader), float(random.choice(STRENGTHS))
         codes: list[FaceCode | None] = []
-        held = some_expression(random)
+        held, key = some_expression(random), None
         for number, index in enumerate(range(start, min(start + SEGMENT, last))):
             picture = cache.frames[index]
             if segment % MOVED_EVERY == 0:
                 held = some_expression(random) if random.random() < 0.2 else held
                 picture = moved(picture, cache.faces[index], held)
-            kept = np.where(dilate(cache.masks[index] > 255 * MASK_LEVEL, 4)[..., None], picture, np.uint8(BLANK))
+            kept = preserved(picture, cache.masks[index])
+            if key is None or random.random() < NEW_KEY_SHARE:
+                key = kept
+            aligned = watcher.look(kept, matte_of(cache.masks[index]), key)
             age = min(int(random.choice(AGES)), number)
             before = codes[number - age] if age else None
-            code = watcher.code(kept, _with(before), age, tables, strength)
+            code = watcher.code(aligned, _with(before), age, tables, strength)
             codes.append(code)
             if code is not None:
                 yield code, before, age

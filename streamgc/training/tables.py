@@ -18,6 +18,7 @@ from streamgc.codec.code import keep_bits
 from streamgc.codec.contexts import (
     AGE_BUCKET,
     AGES,
+    FACE_REACH,
     FACE_SHAPE,
     FACE_THERE,
     KEEP_SHAPE,
@@ -26,6 +27,8 @@ from streamgc.codec.contexts import (
     RICH_SHAPE,
     SHAPE,
     face_contexts,
+    face_home_context,
+    face_reach_context,
     face_there_context,
     keep_base,
     keep_contexts,
@@ -33,7 +36,7 @@ from streamgc.codec.contexts import (
     rich_contexts,
     symbol_contexts,
 )
-from streamgc.codec.face import FACE_LARGEST, FACE_LEVELS, FaceCode
+from streamgc.codec.face import FACE_LARGEST, FACE_LEVELS, REACHES, FaceCode
 from streamgc.codec.face_coding import face_bits, pose_symbols
 from streamgc.codec.symbols import LARGEST, LEVELS, MAX_CHANNELS, Code
 from streamgc.codec.tables import Tables, default_tables
@@ -92,6 +95,8 @@ class FaceCounts:
         self.stays: npt.NDArray[np.int64] = np.zeros((AGES, 2), np.int64)
         self.pose: npt.NDArray[np.int64] = np.zeros((POSE_NUMBERS, POSE_LEVELS), np.int64)
         self.symbols: npt.NDArray[np.int64] = np.zeros((prod(FACE_SHAPE), FACE_LEVELS), np.int64)
+        self.home: npt.NDArray[np.int64] = np.zeros((AGES, 2), np.int64)
+        self.reach: npt.NDArray[np.int64] = np.zeros((FACE_REACH, REACHES), np.int64)
 
     def add(self, face: FaceCode | None, reference: FaceCode | None, age: int) -> None:
         """Count one picture's face, or that it has none, against the face of its reference."""
@@ -103,11 +108,22 @@ class FaceCounts:
             self.moved[AGE_BUCKET[age], int(moved)] += 1
             if moved:
                 self.pose[np.arange(POSE_NUMBERS), pose_symbols(face.pose, reference.pose)] += 1
+        self._add_home(face, reference, age)
+        if reference is not None:
             stays = np.array_equal(face.symbols, reference.symbols)
             self.stays[AGE_BUCKET[age], int(not stays)] += 1
             if stays:
                 return
         self.symbols[face_contexts(reference, age), face.symbols.astype(np.intp) + FACE_LARGEST] += 1
+
+    def _add_home(self, face: FaceCode, reference: FaceCode | None, age: int) -> None:
+        changed = face.home != (reference.home if reference else None)
+        self.home[face_home_context(reference, age), int(changed)] += 1
+        if face.home is None:
+            return
+        if changed:
+            self.pose[np.arange(POSE_NUMBERS), pose_symbols(face.home, face.pose)] += 1
+        self.reach[face_reach_context(reference), face.reach] += 1
 
     def fit(self, tables: Tables, prior: float) -> Tables:
         """`tables` with their arrays of faces fitted, as far as there are counts of faces."""
@@ -120,6 +136,7 @@ class FaceCounts:
         """The same without whether there is a face."""
         start = default_tables()
         moved, stays, pose, symbols = tables.face_moved, tables.face_stays, tables.face_pose, tables.face_symbols
+        home, reach = tables.face_home, tables.face_reach
         if self.moved.any():
             moved = _towards(start.face_moved[:, None], self.moved, ((0,),), prior)[:, 0]
             stays = _towards(start.face_stays[:, None], self.stays, ((0,),), prior)[:, 0]
@@ -127,7 +144,19 @@ class FaceCounts:
             pose = _towards(start.face_pose, self.pose, ((0,),), prior)
         if self.symbols.any():
             symbols = _towards(start.face_symbols, self.symbols, _FACE_LEVELS, prior)
-        return replace(tables, face_moved=moved, face_stays=stays, face_pose=pose, face_symbols=symbols)
+        if self.home.any():
+            home = _towards(start.face_home[:, None], self.home, ((0,),), prior)[:, 0]
+        if self.reach.any():
+            reach = _towards(start.face_reach, self.reach, ((0,),), prior)
+        return replace(
+            tables,
+            face_moved=moved,
+            face_stays=stays,
+            face_pose=pose,
+            face_symbols=symbols,
+            face_home=home,
+            face_reach=reach,
+        )
 
 
 class TableCounts:
@@ -202,8 +231,8 @@ def fit_tables(samples: Iterable[Sample], prior: float = 16.0) -> tuple[Tables, 
 
 
 def with_faces(tables: Tables, samples: Iterable[FaceSample], prior: float = 16.0) -> Tables:
-    """The same tables with those of a face's pose and symbols fitted to samples; all else stays, as whether there is a
-    face. Raises TrainingError without samples.
+    """The same tables with those of a face's pose, home, reach and symbols fitted to samples; all else stays, as
+    whether there is a face. Raises TrainingError without samples.
     """
     counts = FaceCounts()
     for sample in samples:

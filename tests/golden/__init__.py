@@ -54,11 +54,13 @@ def mixed_code(step: int) -> Code:
 
 
 def face_code(step: int) -> Code:
-    """The small code with a face, whose x moves by a step and whose y by three; the first symbol changes."""
+    """The small code with a face, whose x moves by a step and whose y by three; the first symbol changes. From step 4
+    on its home is elsewhere."""
     symbols = np.arange(FACE_SYMBOLS) * 7 % 9 - 4
     symbols[::6] = (symbols[::6] + 4 + step) % 9 - 4
     pose = FacePose(14 + step, 8 + 3 * step, 12, -1)
-    return small_code()._replace(face=FaceCode(pose, symbols.astype(np.int8)))
+    home = FacePose(13 + 30 * (step >= 4), 9, 12, 0)
+    return small_code()._replace(face=FaceCode(pose, symbols.astype(np.int8), home, min(1 + step, 2)))
 
 
 def picture_message() -> Message:
