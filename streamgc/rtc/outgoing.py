@@ -220,7 +220,7 @@ class OutgoingVideo(MediaStreamTrack):
         echo, self._echo = self._echo, None
         if echo.waits:
             self._echo = echo._replace(at_s=echo.at_s + echo.waits[0], waits=echo.waits[1:])
-        payloads = self._packetise(echo.number, echo.captured, self._earlier[0], ())
+        payloads = self._packed(echo.number, echo.captured, self._earlier[0], ())
         self.counts.echoes += 1
         return self._outgoing(payloads, echo.captured)
 
@@ -287,13 +287,17 @@ class OutgoingVideo(MediaStreamTrack):
             return self._codec.encode(captured.picture, number, captured.captured_ns)
 
     def _packetise(self, number: int, captured: Captured, message: bytes, earlier: tuple[bytes, ...]) -> list[bytes]:
+        """Of a message that leaves for the first time: latency and round trips are counted from here."""
         with self._spans("packetise", frame=number):
-            now = time.monotonic_ns()
+            self._sent_ns[number & 0xFF] = time.monotonic_ns()
             repeats = earlier[: self._rate.depth]
             self.counts.repeats += sum(1 for old in repeats if old)
-            self._sent_ns[number & 0xFF] = now
-            delay_ms = (now - captured.captured_ns) // 1_000_000
-            return packetise(number, message, delay_ms, repeats, self._feedback_block(now))
+            return self._packed(number, captured, message, repeats)
+
+    def _packed(self, number: int, captured: Captured, message: bytes, repeats: tuple[bytes, ...]) -> list[bytes]:
+        now = time.monotonic_ns()
+        delay_ms = (now - captured.captured_ns) // 1_000_000
+        return packetise(number, message, delay_ms, repeats, self._feedback_block(now))
 
     async def _plain(self, captured: Captured, convert: Callable[[Picture], Picture]) -> av.VideoFrame | None:
         """The picture for a conventional codec; None where it cannot be made, which costs the picture, not the call."""
