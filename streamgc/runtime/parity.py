@@ -13,9 +13,9 @@ from streamgc.runtime.engine import Array, Engine
 
 LATENT_PEAK = 2.4
 """Latents lie in ±2.4 (see ``networks.lite``)."""
-PEAKS = {"attention": 1.0}
-"""Largest possible value of outputs that may be near 0 everywhere: in a picture without a face nothing is attended
-to."""
+PEAKS = {"attention": 1.0, "numbers": 4.4}
+"""Largest possible value of outputs that may be near 0 everywhere: in a picture without a face nothing is attended to,
+and a face may look ahead with its mouth closed."""
 
 
 @dataclass(frozen=True)
