@@ -393,3 +393,15 @@ def test_what_a_call_says_of_the_face_is_painted_there_and_nowhere_else() -> Non
         # What is steadied follows its surroundings, alpha among them.
         assert np.abs(with_face.person[..., 3].astype(int) - without.person[..., 3]).max() < 16
     assert painted >= 5
+
+
+def test_of_two_faces_in_a_key_the_one_that_is_followed_is_its_home() -> None:
+    other = Place(300, 220, 44, 0)
+    watcher, locator, _ = _watch(ONE)
+    key = np.maximum(spots(FACE), spots(other))
+    locator.others = [(key, [(0.95, other), (0.8, FACE)])]
+    assert watcher.look(spots(FACE), MATTE, key).home == pose_of(FACE, HEIGHT, WIDTH)
+    locator.faces = [(0.9, other)]
+    for _ in range(LOOK_EVERY):  # the first has gone, and the other one is followed
+        found = watcher.look(spots(other), MATTE, key).home
+    assert found == pose_of(other, HEIGHT, WIDTH)

@@ -114,7 +114,7 @@ class FaceWatcher:
                 self._follow(kept)
         if self._pose is None:
             return Aligned(key, None, 0)
-        return self._aligner.choose(kept, matte, self._pose, self._home(key), key)
+        return self._aligner.choose(kept, matte, self._pose, self._home(key, place_at(self._pose)), key)
 
     def code(self, key: Aligned, reference: Code | None, age: int, tables: Tables, strength: float) -> FaceCode | None:
         """Of the picture that was looked at last, coded with ``key``, against what the receiver holds; None where there
@@ -141,15 +141,15 @@ class FaceWatcher:
         self._numbers, _ = self._networks.read(kept, place_at(self._pose))
         return True
 
-    def _home(self, key: Picture) -> FacePose | None:
-        """Where the face is in a key."""
+    def _home(self, key: Picture, now: Place) -> FacePose | None:
+        """Where the face that is at a place now is in a key: of several there the nearest."""
         for known, home in self._homes:
             if known is key:
                 return home
-        sure, place = max(self._networks.places(key), default=(0.0, None))
-        home = None
-        if place is not None and sure >= APPEARS and _codable(place, SMALLEST_HOME):
-            home = pose_of(self._refined(key, place), *key.shape[:2])
+        found = self._networks.places(key)
+        faces = [place for sure, place in found if sure >= APPEARS and _codable(place, SMALLEST_HOME)]
+        nearest = min(faces, key=lambda place: math.hypot(place.x - now.x, place.y - now.y), default=None)
+        home = None if nearest is None else pose_of(self._refined(key, nearest), *key.shape[:2])
         self._homes = [(key, home), *self._homes[: HOMES - 1]]
         return home
 
@@ -165,6 +165,8 @@ class FaceWatcher:
         if place is None:
             self._pose = None
         elif self._pose is None or not _within(place_at(self._pose), place, STRAYED):
+            if self._pose is None or not _same(place_at(self._pose), place):
+                self._homes = []  # of another face
             self._pose = pose_of(self._refined(kept, place), *kept.shape[:2])
 
     def _followed(self, places: list[tuple[float, Place]]) -> Place | None:
