@@ -14,7 +14,7 @@ from streamgc.codec.symbols import Code, check_code, make_code
 from streamgc.codec.tables import Tables, default_tables
 from streamgc.errors import BitstreamError, TrainingError
 from streamgc.training.tables import FaceSample, Sample, fit_tables, measure_tables, with_faces
-from tests.codec_strategies import GRIDS, all_tables, altered_face, quick, random_face
+from tests.codec_strategies import GRIDS, all_tables, altered_face, quick, random_face, reach_bits
 
 GRID = (3, 4)
 TABLES = default_tables()
@@ -337,8 +337,8 @@ def test_faces_are_fitted_apart_from_the_rest() -> None:
     # First faces have a home and reach 0; homes stay at age 2, most of them with reach 2.
     assert tables.face_home[0] < TABLES.face_home[0]
     assert tables.face_home[2] > 65_000 > TABLES.face_home[2]
-    assert tables.face_reach_bits[2, 2] < TABLES.face_reach_bits[2, 2]
-    assert tables.face_reach_bits[3, 0] < 1 < TABLES.face_reach_bits[3, 0]
+    assert reach_bits(tables)[2, 2] < reach_bits(TABLES)[2, 2]
+    assert reach_bits(tables)[3, 0] < 1 < reach_bits(TABLES)[3, 0]
     with pytest.raises(TrainingError, match="face"):
         with_faces(TABLES, [])
 

@@ -11,7 +11,7 @@ from streamgc.codec.face_coding import face_bits
 from streamgc.codec.tables import Tables, default_tables
 from streamgc.errors import BitstreamError
 from streamgc.training.tables import FaceSample, with_faces
-from tests.codec_strategies import random_face
+from tests.codec_strategies import random_face, reach_bits
 from tests.test_codec_face import EVEN, GRID, STILL, TABLES, empty, face_at, write_near
 
 POSE = 10, 10, 10, 0
@@ -115,8 +115,8 @@ def test_a_reach_has_the_context_of_the_one_before() -> None:
         reference = AT_HOME._replace(reach=was)
         costs = [face_bits(AT_HOME._replace(reach=now), reference, 1, TABLES, GRID) for now in range(REACHES)]
         assert np.argmin(costs) == was
-        rest = costs[0] - TABLES.face_reach_bits[was, 0]
-        assert costs == pytest.approx(rest + TABLES.face_reach_bits[was])
+        rest = costs[0] - reach_bits(TABLES)[was, 0]
+        assert costs == pytest.approx(rest + reach_bits(TABLES)[was])
 
 
 def test_what_stays_costs_next_to_nothing() -> None:
@@ -155,9 +155,9 @@ def test_homes_and_reaches_are_fitted_by_context() -> None:
     assert tables.face_home[3:] == pytest.approx(default.face_home[3:], abs=1)
     # By the reach before: none was 0, 1 becomes 2, 2 stays, and a first one is 1.
     assert tables.face_reach[0] == pytest.approx(default.face_reach[0], abs=2)
-    assert tables.face_reach_bits[1, 2] < 0.5 < 5 < default.face_reach_bits[1, 2]
-    assert tables.face_reach_bits[2, 2] < default.face_reach_bits[2, 2]
-    assert tables.face_reach_bits[3, 1] < 0.3
+    assert reach_bits(tables)[1, 2] < 0.5 < 5 < reach_bits(default)[1, 2]
+    assert reach_bits(tables)[2, 2] < reach_bits(default)[2, 2]
+    assert reach_bits(tables)[3, 1] < 0.3
     # Numbers of a home are numbers of a pose: x is three steps off in one of two, y outside what fits in the other.
     rows = np.diff(np.array(tables.face_pose_rows)) / 65536
     assert rows[0, 10] > 0.4

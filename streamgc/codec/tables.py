@@ -203,11 +203,6 @@ class Tables:
         """The tables of the face's reach as lists, with 0 before and 65536 after."""
         return _complete(self.face_reach).tolist()  # type: ignore[no-any-return]
 
-    @cached_property
-    def face_reach_bits(self) -> npt.NDArray[np.float64]:
-        """(4, 3) ideal cost of each reach of a face in bits."""
-        return 16 - np.log2(np.diff(_complete(self.face_reach)))
-
     def to_bytes(self) -> bytes:
         """The file's content."""
         parts = (getattr(self, name) for name in _SHAPES)
