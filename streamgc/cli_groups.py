@@ -369,10 +369,11 @@ def engines_build(
     size: Annotated[
         str,
         typer.Option(
-            help="One size, which builds the fastest plans, or the smallest, the tuned and the largest.",
+            help="That of the calls whose plans these are; or the smallest, the tuned and the largest, for plans of "
+            "any size, which are slower and which no call looks for.",
             metavar="WxH[,WxH,WxH]",
         ),
-    ] = "128x128,256x256,1280x720",
+    ] = "256x256",
     out: Annotated[Path | None, typer.Option(help="Folder for the plans; default: the cache.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Print each layer's precision.")] = False,
 ) -> None:
