@@ -128,6 +128,9 @@ def train_ship_call(
         Path | None, typer.Option(help="Ship the mean with these weights: those the training began from.")
     ] = None,
     blend_share: Annotated[float, typer.Option(min=0, max=1, help="Their share of that mean.")] = 0.5,
+    keep_tables: Annotated[
+        bool, typer.Option("--keep-tables", help="Leave the folder's tables and channel weights as they are.")
+    ] = False,
 ) -> None:
     """Export a trained call model, fit its tables, and put it in place."""
     from streamgc.training.call_samples import Cache
@@ -135,7 +138,7 @@ def train_ship_call(
     from streamgc.training.call_tables import TableSettings
 
     shipped = ship_call_model(
-        checkpoint, Cache(cache), folder, {}, TableSettings(segments=segments), blend, blend_share
+        checkpoint, Cache(cache), folder, {}, TableSettings(segments=segments), blend, blend_share, keep_tables
     )
     typer.echo(shipped)
 

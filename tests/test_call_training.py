@@ -57,8 +57,6 @@ from tests.test_call_sources import write_talking
 FACE = np.array([100, 100, 140, 100, 120, 140, 40], np.float32)
 FRAMES = 24
 SMALL = SampleSettings(batch=2, size=64)
-
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -265,8 +263,11 @@ def test_rich_cells_are_those_that_change(folder: Path) -> None:
 def test_a_painted_sample_has_the_key_of_another_and_all_of_its_code(folder: Path) -> None:
     trainer = CallTrainer(Cache(folder), folder / "none", CallTraining(samples=SMALL, threads=1))
     counts = np.array([2, PAINTED, MIXED])
-    keys = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 3, 128, 128)
-    assert trainer._keys(keys, counts)[:, 0, 0, 0].tolist() == [0, 0, 2]
+    samples = Sampler(Cache(folder), SampleSettings(batch=3, size=128), 5).batch()
+    numbered = torch.arange(3.0).view(3, 1, 1, 1).expand_as(samples.key)
+    keys, moved = trainer._keys(samples._replace(key=numbered, moved=torch.ones_like(samples.moved)), counts)
+    assert keys[:, 0, 0, 0].tolist() == [0, 0, 2]
+    assert moved[:, 0, 0, 0, 0].tolist() == [1, 0, 1]  # not somebody else's face
     kept = torch.ones(3, 1, 8, 8)
     present = trainer._present(counts, torch.ones(3, 1, 128, 128), kept)
     assert present[1].min() == 1

@@ -1,5 +1,7 @@
 """G of a key that is moved: as of a key and features that lie there themselves."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -76,10 +78,13 @@ def test_a_displacement_of_nothing_changes_nothing(generator: Generator, referen
 
 @torch.no_grad()
 def test_a_key_seen_a_cell_aside_is_as_one_that_lies_there(generator: Generator, reference: Reference) -> None:
-    key = _key()
+    key, generator = _key(), copy.deepcopy(generator)
     features = reference(key)
+    told = generator(*_code(), key, features, _aside(CELL)).picture
+    nn.init.zeros_(generator.embed.weight[:, -2:])  # what it is told of the displacement
     plain = generator(*_code(), key, features)
     made = generator(*_code(), key, features, _aside(CELL))
+    assert (told - made.picture).abs().mean() > 1e-4
     lies_there = Features(*(part.roll(-CELL // stride, -1) for part, stride in zip(features, (4, 8, 16), strict=True)))
     wanted = generator(*_code(), key.roll(-CELL, -1), lies_there)
     for name in ("picture", "alpha", "warped"):

@@ -7,7 +7,8 @@
 A face is cut out as `pipeline/face.py` does it: upright, 120 × 120 pixels, 48 between the eyes. The numbers say what
 eyes and mouth do, not how they differ from something: a key that changes leaves them as they are. The painter measures
 what the shown face does with the same network, and bends the picture by the difference: irises are shifted, lids and
-lips opened or closed. It draws nothing that G has not drawn, so a face stays the one that it is.
+lips opened or closed. It draws nothing that G has not drawn, so a face stays the one that it is; only between lips that
+part widely it gets dark.
 Pictures are float RGB in [0, 1]; ``networks/face_export.py`` wraps them with uint8 in and out.
 """
 
@@ -39,6 +40,22 @@ MOST = (0.10, 0.05, 0.95, 0.95, 0.8, 0.35)
 IDLE, SURE = 0.6, 1.6
 """Differences in steps: the first may be what rounding and measuring leave, and is not painted; the second is,
 whole."""
+USUAL_LIPS, SOFTENED_LIPS, USUAL_MOUTH = -1.1, 0.02, -0.18
+"""Lips whose number is 0 are exp(-1.1) - 0.02 of the eyes' distance high, a mouth exp(-0.18) wide."""
+STRETCHED = 0.35
+"""Up to this change of the logarithm of their height lips are stretched, which is most of what speech does; what is
+beyond it parts them, since stretched further they get thick."""
+LIPS_ALONE = 0.36
+"""Height of lips, in distances of the eyes, from which on something is to be seen between them."""
+CORNERS = 0.92
+"""Share of a mouth's width that opens."""
+LOWER_LIP = 0.3
+"""How much of an opening is the lower lip's more than the upper one's."""
+CHIN = 0.35
+"""Over which part of the eyes' distance beyond the lips their move fades to 1 / e."""
+LEAST_GAP = 0.03
+DARK, DEEP = 0.45, 0.1
+"""By which share it is darker between lips that have parted by so many distances of the eyes and more."""
 CENTRES = ((36.0, 36.0), (84.0, 36.0), (60.0, 88.0))
 """Where eyes and mouth usually are in a face, (x, y)."""
 CENTRE_SCALE = 8.0
@@ -130,12 +147,14 @@ class FacePainter(nn.Module):
 
     steps: Tensor
     most: Tensor
+    others: Tensor
 
     def __init__(self, encoder: FaceEncoder) -> None:
         super().__init__()
         self.encoder = encoder
         self.register_buffer("steps", torch.tensor(STEPS), persistent=False)
         self.register_buffer("most", torch.tensor(MOST), persistent=False)
+        self.register_buffer("others", torch.tensor([1.0, 1, 1, 1, 0, 1]), persistent=False)  # all but the lips
 
     def forward(self, face: Tensor, numbers: Tensor) -> Tensor:
         """``face`` (B, 3, 120, 120) as it is shown, ``numbers`` (B, 6) in -4..4 → the face (B, 3, 120, 120)."""
@@ -144,7 +163,10 @@ class FacePainter(nn.Module):
         by = torch.sign(apart) * torch.minimum(apart.abs(), F.relu(apart.abs() - IDLE) * (SURE / (SURE - IDLE)))
         by = by * self.steps
         by = torch.minimum(torch.maximum(by, -self.most), self.most)
-        return warp(face, bend(by, shown.centres), 1, "bicubic")
+        mouth = opened(face, by[:, 4], shown)
+        flow = bend(by * self.others, shown.centres)
+        flow = flow + torch.stack([torch.zeros_like(mouth.down), EYES_APART * mouth.down], 1)
+        return warp(face, flow, 1, "bicubic") * (1 - mouth.dark[:, None])
 
 
 def to_code(numbers: Tensor) -> Tensor:
@@ -176,6 +198,55 @@ def bend(by: Tensor, centres: Tensor) -> Tensor:
     along = along + u * (torch.exp(-by[:, 5, None, None]) - 1) * lips
     down = down + v * (torch.exp(-by[:, 4, None, None]) - 1) * lips
     return EYES_APART * torch.stack([along, down], 1)
+
+
+class Opened(NamedTuple):
+    """A mouth that opens or closes."""
+
+    down: Tensor
+    """(B, 120, 120): how far below itself each place is taken from, in distances of the eyes."""
+    dark: Tensor
+    """(B, 120, 120): by which share it gets darker."""
+
+
+def opened(face: Tensor, by: Tensor, shown: Measured) -> Opened:
+    """How a ``face`` (B, 3, 120, 120) changes whose lips are to be higher by ``by`` (B,), in the logarithm.
+
+    First they are stretched, or pressed, as by `bend`. What is more parts them as they are, the lower one further: each
+    place of the gap is taken from the line between the lips, or, where a mouth was open, from what was seen there.
+    """
+    stretched = by.clamp(max=STRETCHED)[:, None, None]
+    parted = by[:, None, None] - stretched
+    high = torch.exp(USUAL_LIPS + STEPS[4] * shown.numbers[:, 4, None, None]) - SOFTENED_LIPS
+    high = high.clamp(min=0) * torch.exp(stretched)
+    wide = torch.exp(USUAL_MOUTH + STEPS[5] * shown.numbers[:, 5, None, None])
+    line = (torch.arange(FACE_SIDE, device=by.device, dtype=by.dtype) + 0.5) / EYES_APART
+    between = _between_lips(face, shown.centres)[:, None, None]
+    u = line.view(1, 1, -1) - shown.centres[:, 2, 0, None, None] / EYES_APART
+    v = line.view(1, -1, 1) - shown.centres[:, 2, 1, None, None] / EYES_APART - between
+    arch = F.relu(1 - (2 * u / (CORNERS * wide)) ** 2)
+    more = high * (torch.exp(parted) - 1) / 2 * arch
+    seen = F.relu(high - LIPS_ALONE) / 2 * arch
+    gap = (seen + more).clamp(min=LEAST_GAP)
+    within = (v - LOWER_LIP * more) / gap
+    beyond = F.relu((v - LOWER_LIP * more).abs() - gap)
+    down = -torch.exp(-((beyond / CHIN) ** 2)) * more * (within.clamp(-1, 1) + LOWER_LIP)
+    from_middle = v + down + between
+    down = down + from_middle * (torch.exp(-stretched) - 1) * _fading(u, from_middle, LIPS)
+    inside = (2 * (1 - within.abs())).clamp(0, 1)
+    return Opened(down, DARK * inside * (more / DEEP).clamp(0, 1) * (more / gap).clamp(0, 1))
+
+
+def _between_lips(face: Tensor, centres: Tensor) -> Tensor:
+    """How far below a mouth's middle the line between its lips is, (B,), in distances of the eyes: what is darkest."""
+    steps = 0.02 * torch.arange(-7, 8, device=face.device, dtype=face.dtype)
+    across = 0.05 * torch.arange(-2, 3, device=face.device, dtype=face.dtype)
+    x = (centres[:, 2, 0, None, None] + EYES_APART * across).expand(-1, len(steps), -1)
+    y = (centres[:, 2, 1, None, None] + EYES_APART * steps[:, None]).expand(-1, -1, len(across))
+    grid = torch.stack([x, y], -1) * (2 / FACE_SIDE) - 1
+    light = F.grid_sample(face, grid, mode="bilinear", padding_mode="border", align_corners=False).mean((1, 3))
+    weight = torch.softmax(-60 * light - (steps / 0.1) ** 2, 1)
+    return (weight * steps).sum(1)
 
 
 def _fading(u: Tensor, v: Tensor, over: tuple[float, float]) -> Tensor:

@@ -135,7 +135,7 @@ class Generator(nn.Module):
 
     def __init__(self, channels: int = CHANNELS) -> None:
         super().__init__()
-        self.embed = nn.Conv2d(2 * channels + PLANES + WIDTH_16, WIDTH_16, 3, padding=1)
+        self.embed = nn.Conv2d(2 * channels + PLANES + WIDTH_16 + 2, WIDTH_16, 3, padding=1)
         self.coarse = nn.Sequential(*[Residual(WIDTH_16) for _ in range(3)])
         self.flow16 = nn.Conv2d(WIDTH_16, 2, 3, padding=1)
         self.join16 = nn.Conv2d(2 * WIDTH_16, WIDTH_16, 1)
@@ -171,7 +171,9 @@ class Generator(nn.Module):
         code = torch.cat([symbols * kept * present, present, plane], 1)
         moved16 = None if moved is None else F.avg_pool2d(moved, 2)
         f16 = features.f16 if moved16 is None else self.align(features.f16, moved16, 16)
-        x = self.embed(torch.cat([code, f16], 1))
+        # Where a head has come from, the key shows it once more.
+        away = torch.zeros_like(f16[:, :2]) if moved16 is None else moved16 / FLOW_LIMIT
+        x = self.embed(torch.cat([code, f16, away], 1))
         x = self.coarse(x)
         flow = FLOW_LIMIT * torch.tanh(self.flow16(x) / 4)
         x = self.last16(x + self.join16(torch.cat([x, self.align(features.f16, beyond(flow, moved16, 16), 16)], 1)))

@@ -29,7 +29,8 @@ from streamgc.errors import TrainingError
 from streamgc.networks.lite import CELL, CHANNELS, LEVELS, Encoder, Reference, quantise
 from streamgc.training.call_designs import ALIGNED, generator_of
 from streamgc.training.call_losses import Losses, novelty
-from streamgc.training.call_samples import FACE_WEIGHT, PART_WEIGHT, Cache, Sampler, Samples
+from streamgc.training.call_moved import moved_key
+from streamgc.training.call_samples import FACE_WEIGHT, KEPT_FROM, PART_WEIGHT, Cache, Sampler, Samples
 from streamgc.training.call_settings import CallTraining
 from streamgc.training.together import Together, train_together
 
@@ -44,6 +45,8 @@ RICH_PRICE = 0.1
 """β of what rich cells add, in parts of that of eight channels everywhere."""
 NEW_LAYER = "encoder.attend."
 """What weights of before lack."""
+WIDER_LAYER = "generator.embed.weight"
+"""What was narrower: G did not know how the key is moved."""
 MIXED = 0
 """Stands for a channel count: two channels in most cells, eight in the rich ones."""
 PAINTED = -1
@@ -80,9 +83,12 @@ class CallModel(nn.Module):
 
 
 def completed(model: CallModel, given: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
-    """The weights ``given`` for a model. Those of before E paid attention lack its last layer, which begins anew;
-    raises TrainingError, naming the ``source``, when they are of another network."""
+    """The weights ``given`` for a model. Those of before E paid attention lack its last layer, which begins anew; of
+    before G knew how the key is moved, two inputs, which begin at zero. Raises TrainingError, naming the ``source``,
+    when they are of another network."""
     own = model.state_dict()
+    if WIDER_LAYER in given and (missing := own[WIDER_LAYER].shape[1] - given[WIDER_LAYER].shape[1]) == 2:
+        given = {**given, WIDER_LAYER: F.pad(given[WIDER_LAYER], (0, 0, 0, 0, 0, missing))}
     fits = all(name in own and own[name].shape == value.shape for name, value in given.items())
     if not fits or any(not name.startswith(NEW_LAYER) for name in own.keys() - given.keys()):
         raise TrainingError(f"{source} holds the weights of another network")
@@ -90,8 +96,8 @@ def completed(model: CallModel, given: Mapping[str, Tensor], source: Path) -> di
 
 
 def kept_cells(matte: Tensor) -> Tensor:
-    """(B, 1, H, W) blanking mask → (B, 1, h, w): a cell is kept when 4 % of it is."""
-    return (F.avg_pool2d(matte, CELL) > 0.04).float()
+    """(B, 1, H, W) blanking mask → (B, 1, h, w): a cell is kept when more than `KEPT_FROM` of it is."""
+    return (F.avg_pool2d(matte, CELL) > KEPT_FROM).float()
 
 
 def planes(kept: Tensor, random: np.random.Generator, lost_shares: NDArray[np.float64]) -> Tensor:
@@ -222,22 +228,24 @@ class CallTrainer:
         counts = self.random.choice([2, 2, 2, 4, 8], batch)
         counts[self.random.random(batch) < self.settings.mixed_share] = MIXED
         counts[self.random.random(batch) < self.settings.painted_share] = PAINTED
-        key = self._keys(samples.key, counts).contiguous(memory_format=torch.channels_last)
-        features = model.reference(key)
+        own, moves = self._keys(samples, counts)
+        own = own.contiguous(memory_format=torch.channels_last)
+        features = model.reference(own)
         before = torch.zeros(batch, CHANNELS, samples.pictures.shape[-2] // CELL, samples.pictures.shape[-1] // CELL)
         loss = torch.zeros(())
         lost_shares = np.where(counts == PAINTED, 0.0, self.settings.lost_share)
         pictures = []
         for index in range(2):
             truth, matte, person = samples.pictures[:, index], samples.mattes[:, index], samples.persons[:, index]
-            kept = kept_cells(matte)
+            kept, moved = kept_cells(matte), moves[:, index]
+            key = moved_key(own, moved)
             news = novelty(truth, key, matte)
             attention = samples.attention[:, index] + self.settings.novelty * news
             present = self._present(counts, news * samples.attention[:, index], kept)
             blanked = torch.where(matte > 0, truth, torch.full_like(truth, 0.5))
             latent, looked = model.encoder(blanked, matte, key)
             symbols, hard = quantise(latent)
-            made = model.generator(symbols, present, planes(kept, self.random, lost_shares), key, features)
+            made = model.generator(symbols, present, planes(kept, self.random, lost_shares), own, features, moved)
             part, mse = self.losses(made, truth, matte, person, attention, self.random, sharp=index == 1)
             wanted = F.avg_pool2d(samples.attention[:, index] - 1, CELL) / (FACE_WEIGHT + PART_WEIGHT)
             missed = F.binary_cross_entropy_with_logits(looked, wanted, reduction="none")
@@ -264,11 +272,13 @@ class CallTrainer:
         self._note("loss", float(loss.detach()))
         self._average_weights()
 
-    def _keys(self, keys: Tensor, counts: Counts) -> Tensor:
-        """The keys (B, 3, S, S), but of another sample where the code is to paint everything: drawing what no key shows
-        is learned from whole pictures, not from the few cells of a picture that are new."""
-        painted = torch.from_numpy(counts == PAINTED).view(-1, 1, 1, 1)
-        return torch.where(painted, keys.roll(1, 0), keys)
+    def _keys(self, samples: Samples, counts: Counts) -> tuple[Tensor, Tensor]:
+        """The keys (B, 3, S, S) and how they are moved (B, 2, 2, S / 8, S / 8); but that of another sample, not moved,
+        where the code is to paint everything: drawing what no key shows is learned from whole pictures, not from the
+        few cells of a picture that are new."""
+        painted = torch.from_numpy(counts == PAINTED)
+        keys = torch.where(painted.view(-1, 1, 1, 1), samples.key.roll(1, 0), samples.key)
+        return keys, torch.where(painted.view(-1, 1, 1, 1, 1), 0.0, samples.moved)
 
     def _present(self, counts: Counts, news: Tensor, kept: Tensor) -> Tensor:
         """Which channels each cell carries, (B, 8, h, w); rich ones are where ``news`` (B, 1, H, W) is."""

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from streamgc.errors import TrainingError
+from streamgc.scene.heatmap import cell_shares, dilate, spread_cells
+from streamgc.training.call_moved import displacements, faces_within
 from streamgc.training.face_moves import moved, some_expression
 from streamgc.training.face_swaps import mirrored, some_parts, swapped
 
@@ -30,6 +32,8 @@ CLOSE_UP = (12.0, 48.0)
 sofa, and at a desk."""
 MASK_LEVEL = 0.4
 """A pixel whose person probability is above this is blanked in; a margin is added around it."""
+KEPT_FROM = 0.04
+"""Share of a cell from which on it is kept."""
 
 
 class Samples(NamedTuple):
@@ -40,6 +44,7 @@ class Samples(NamedTuple):
     persons: Tensor  # (B, 2, 1, S, S) person probability
     key: Tensor  # (B, 3, S, S) blanked and coded
     attention: Tensor  # (B, 2, 1, S, S) ≥ 1: how much more the faces weigh
+    moved: Tensor  # (B, 2, 2, S / 8, S / 8) how the key is moved to the pictures' faces, in pixels (x, y)
 
 
 @dataclass(frozen=True)
@@ -105,8 +110,7 @@ class Sampler:
     def __init__(self, cache: Cache, settings: SampleSettings, seed: int) -> None:
         self.cache, self.settings = cache, settings
         self.random = np.random.default_rng(seed)
-        lengths = np.diff(cache.starts)
-        self.clip_weights = np.sqrt(lengths) / np.sqrt(lengths).sum()
+        self.clip_weights = clip_weights(cache)
         scarce = {"drivers_web": 2.5, "human_seg_vikram": 2.0, "facemask_portraits": 2.0, "ccp": 1.5}
         weights = np.array([scarce.get(str(name), 1.0) for name in cache.s_sets])
         self.still_weights = weights / weights.sum()
@@ -135,7 +139,11 @@ class Sampler:
         radius = int(self.random.integers(1, 7))
         flat = (persons > MASK_LEVEL).float().flatten(0, 1)
         mattes = F.max_pool2d(flat, 2 * radius + 1, 1, radius).view(settings.batch, 2, 1, size, size)
-        return Samples(shown, mattes, persons, key, weights)
+        places = [
+            faces_within(one.faces, one.key_face, grids_of, SQUARE, self.random)
+            for one, grids_of in zip(raw, grids, strict=True)
+        ]
+        return Samples(shown, mattes, persons, key, weights, displacements(shown, mattes, key, places, self.random))
 
     def _clip(self) -> _Drawn:
         """Two frames of one clip and a coded key."""
@@ -275,6 +283,20 @@ class Sampler:
         changed = torch.from_numpy(self.random.random(batch) < 0.2)
         drift[changed] = torch.from_numpy(np.exp(self.random.normal(0, 0.08, (int(changed.sum()), 1, 1, 1)))).float()
         return (shown * (gain * drift)[:, None]).clamp(0, 1), (key * gain).clamp(0, 1)
+
+
+def clip_weights(cache: Cache) -> NDArray[np.float64]:
+    """How often each clip is drawn, sum 1: long ones more often, but not as much as they are longer."""
+    roots = np.sqrt(np.diff(cache.starts))
+    return np.asarray(roots / roots.sum())
+
+
+def kept_of(mask: NDArray[np.uint8], margin: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Of a person's probability ``mask`` (H, W), 0…255, with ``margin`` pixels around them: the matte, 0 or 255, and
+    the cells (h, w) that a sender keeps."""
+    matte = dilate(mask > 255 * MASK_LEVEL, margin)
+    cells = cell_shares(matte) >= KEPT_FROM
+    return (matte & spread_cells(cells, *matte.shape)).astype(np.uint8) * 255, cells
 
 
 def attention(face: NDArray[np.float32]) -> NDArray[np.float32]:

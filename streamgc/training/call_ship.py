@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,11 +20,12 @@ from torch import Tensor, nn
 from streamgc.errors import TrainingError
 from streamgc.networks.lite import CHANNELS, WIDTH_4, WIDTH_8, WIDTH_16
 from streamgc.networks.lite_export import ShippedEncoder, ShippedGenerator, ShippedReference
+from streamgc.pipeline.faces import LOCATOR, READER, FaceReader
 from streamgc.pipeline.networks import CHANNEL_WEIGHTS, EncoderNetwork, GeneratorNetwork
 from streamgc.runtime.engine import load_engine
 from streamgc.runtime.parity import require
 from streamgc.runtime.samples import smooth_flow
-from streamgc.runtime.store import MANIFEST, ModelStore, write_model_json
+from streamgc.runtime.store import MANIFEST, Model, ModelStore, write_model_json
 from streamgc.training.averaging import averaged
 from streamgc.training.call_channels import channel_weights
 from streamgc.training.call_designs import ALIGNED
@@ -96,8 +98,11 @@ def ship_call_model(
     tables: TableSettings | None = None,
     blend: Path | None = None,
     blend_share: float = 0.5,
+    keep_tables: bool = False,
 ) -> Path:
     """Export, compare with torch, fit tables, and put the model's folder in place; returns it.
+
+    ``keep_tables``: the tables, and what each channel weighs, stay those that the folder has.
 
     What codes faces by themselves stays as it is, if the folder has it: it was trained beside the networks before.
     ``notes``: figures for the card, by name. ``blend``: weights to take the mean with, mostly those that the training
@@ -106,8 +111,7 @@ def ship_call_model(
     model, steps = load_checkpoint(checkpoint)
     if blend is not None:
         others, _, _ = _read(blend)
-        completed(model, others, blend)
-        model = averaged(model, others, blend_share)
+        model = averaged(model, completed(model, others, blend), blend_share)
         notes = {"share of the weights before in the mean": blend_share, **notes}
     before = ModelStore().open(folder) if (folder / MANIFEST).is_file() else None
     faces = before is not None and has_faces(before)
@@ -117,14 +121,20 @@ def ship_call_model(
         staged.mkdir()
         for role in NETWORKS:
             _export(model, role, Path(scratch), staged)
-        weights = channel_weights(model, cache)
-        fitted, report = fit_call_tables(cache, *_networks(staged, weights), tables or TableSettings())
-        if before is not None and faces:
-            fitted = with_tables_of(fitted, before)
-        fitted.save(staged / "tables.bin")
+        if keep_tables:
+            weights, report = kept_tables(before, staged, folder)
+        else:
+            weights = channel_weights(model, cache)
+            settings = tables or TableSettings()
+            reader = _reader(before) if before is not None and faces else None
+            fitted, measured = fit_call_tables(cache, *_networks(staged, weights), settings, reader)
+            if before is not None and faces:
+                fitted = with_tables_of(fitted, before)
+            fitted.save(staged / "tables.bin")
+            report = str(measured)
         half = {k: v.to(torch.bfloat16).contiguous() for k, v in model.state_dict().items()}
         save_file(half, str(staged / "lite.safetensors"))
-        figures = {"steps of the last training": steps, "bits per symbol": str(report), **notes}
+        figures = {"steps of the last training": steps, "bits per symbol": report, **notes}
         (staged / "LICENSE").write_text(LICENCE)
         (staged / "README.md").write_text(model_card(model, figures))
         write_model_json(
@@ -146,6 +156,15 @@ def ship_call_model(
     if faces:
         enter_faces(ModelStore().open(folder))
     return folder
+
+
+def kept_tables(before: Model | None, staged: Path, folder: Path) -> tuple[list[float], str]:
+    """What channels weigh in the model before, whose tables are copied. Raises TrainingError where there is none."""
+    weights = None if before is None else before.extra(CHANNEL_WEIGHTS)
+    if before is None or before.tables is None or not isinstance(weights, list):
+        raise TrainingError(f"{folder} has no tables to keep")
+    shutil.copyfile(before.tables, staged / "tables.bin")
+    return weights, "tables of the weights before"
 
 
 def _module(model: CallModel, role: str) -> nn.Module:
@@ -202,6 +221,13 @@ def _networks(staged: Path, weights: Sequence[float]) -> tuple[EncoderNetwork, G
         load_engine(staged / f"{role}.onnx", backend="openvino", precision="fp32", threads=1) for role in NETWORKS
     ]
     return EncoderNetwork(engines[0], weights), GeneratorNetwork(engines[1], engines[2])
+
+
+def _reader(model: Model) -> FaceReader:
+    engines = [
+        load_engine(model.network(role), backend="openvino", precision="fp32", threads=1) for role in (LOCATOR, READER)
+    ]
+    return FaceReader(*engines)
 
 
 def model_card(model: CallModel, figures: Mapping[str, Any]) -> str:

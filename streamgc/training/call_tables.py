@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,15 +14,15 @@ from streamgc.codec.symbols import MIXED
 from streamgc.codec.tables import Tables, default_tables
 from streamgc.pipeline.background import BackgroundKeeper
 from streamgc.pipeline.budget import shares_for
+from streamgc.pipeline.faces import FaceReader
 from streamgc.pipeline.history import History
-from streamgc.pipeline.looking import View
+from streamgc.pipeline.looking import Eyes, View
 from streamgc.pipeline.networks import EncoderNetwork, GeneratorNetwork
 from streamgc.pipeline.offline import encode_pictures
 from streamgc.pipeline.receiver import Receiver
 from streamgc.pipeline.sender import Sender
 from streamgc.pipeline.settings import PictureFormat, SenderSettings
-from streamgc.scene.heatmap import cell_shares, dilate, spread_cells
-from streamgc.training.call_samples import MASK_LEVEL, Cache
+from streamgc.training.call_samples import Cache, kept_of
 from streamgc.training.tables import Sample, TableCounts, TableReport, measure_tables
 
 FORMAT = PictureFormat(256, 256)
@@ -54,10 +54,8 @@ class MaskEyes:
 
     def look(self, picture: NDArray[np.uint8]) -> View:
         """``picture`` must have the size of its mask."""
-        mask = dilate(next(self._masks) > 255 * MASK_LEVEL, MARGIN)
-        cells = cell_shares(mask) >= 0.04
-        mask &= spread_cells(cells, *mask.shape)
-        return View(picture, mask.astype(np.uint8) * 255, cells, np.zeros(cells.shape, np.uint8), None, 1)
+        matte, cells = kept_of(next(self._masks), MARGIN)
+        return View(picture, matte, cells, np.zeros(cells.shape, np.uint8), None, 1)
 
 
 def samples_of(messages: Iterable[bytes], tables: Tables, grid: tuple[int, int] = FORMAT.grid) -> Iterator[Sample]:
@@ -75,9 +73,14 @@ def samples_of(messages: Iterable[bytes], tables: Tables, grid: tuple[int, int] 
 
 
 def fit_call_tables(
-    cache: Cache, encoder: EncoderNetwork, generator: GeneratorNetwork, settings: TableSettings
+    cache: Cache,
+    encoder: EncoderNetwork,
+    generator: GeneratorNetwork,
+    settings: TableSettings,
+    faces: FaceReader | None = None,
 ) -> tuple[Tables, TableReport]:
-    """Tables of an encoder, and what they save on segments that they were not fitted on."""
+    """Tables of an encoder, and what they save on segments that they were not fitted on. ``faces``: those to which keys
+    are moved, as in a call; None: none are."""
     random = np.random.default_rng(settings.seed)
     tables = default_tables()
     held_out: list[Sample] = []
@@ -85,7 +88,8 @@ def fit_call_tables(
         counts = TableCounts()
         held_out = []
         for index in range(settings.segments):
-            messages = _code_segment(cache, encoder, generator, tables, settings.frames, random)
+            sender = _sender(encoder, tables, faces, random)
+            messages = _code_segment(cache, sender, generator, tables, settings.frames, random)
             samples = list(samples_of(messages, tables))
             if index % 8 == 7:
                 held_out += samples
@@ -96,9 +100,20 @@ def fit_call_tables(
     return tables, measure_tables(held_out, tables)
 
 
+def _sender(
+    encoder: EncoderNetwork, tables: Tables, faces: FaceReader | None, random: np.random.Generator
+) -> Callable[[Eyes], Sender]:
+    """A sender at one of `RATES`, for what its eyes see."""
+    rate = float(random.choice(RATES))
+    settings = SenderSettings(FORMAT, FPS, rate, Background.REPLACE, framing=False)
+    usual = shares_for(rate)
+    shares = replace(usual, layout=MIXED if random.random() < MIXED_SHARE else usual.layout)
+    return lambda eyes: Sender(settings, eyes, encoder, tables, shares=shares, faces=faces)
+
+
 def _code_segment(
     cache: Cache,
-    encoder: EncoderNetwork,
+    sender: Callable[[Eyes], Sender],
     generator: GeneratorNetwork,
     tables: Tables,
     frames: int,
@@ -108,12 +123,8 @@ def _code_segment(
     first, last = int(cache.starts[clip]), int(cache.starts[clip + 1])
     start = int(random.integers(first, max(first + 1, last - frames)))
     stop = min(start + frames, last)
-    rate, delay = float(random.choice(RATES)), float(random.choice(ACK_DELAYS_MS))
-    settings = SenderSettings(FORMAT, FPS, rate, Background.REPLACE, framing=False)
-    usual = shares_for(rate)
-    shares = replace(usual, layout=MIXED if random.random() < MIXED_SHARE else usual.layout)
-    sender = Sender(settings, MaskEyes(cache.masks[start:stop]), encoder, tables, shares=shares)
     room = BackgroundKeeper(FORMAT, lambda labels, seed: np.zeros((FORMAT.height, FORMAT.width, 3), np.uint8))
     mirror = Receiver(FORMAT, generator, tables, room)
-    coded = encode_pictures(cache.frames[start:stop], sender, mirror, FPS, delay)
+    looking = sender(MaskEyes(cache.masks[start:stop]))
+    coded = encode_pictures(cache.frames[start:stop], looking, mirror, FPS, float(random.choice(ACK_DELAYS_MS)))
     return [frame.message for frame in coded]

@@ -22,7 +22,7 @@ from streamgc.pipeline.face import Place, place_of
 from streamgc.pipeline.faces import PLACE_SIDE, USUAL_DISTANCE
 from streamgc.pipeline.settings import BLANK
 from streamgc.scene.heatmap import dilate
-from streamgc.training.call_samples import MASK_LEVEL, SQUARE, Cache
+from streamgc.training.call_samples import MASK_LEVEL, SQUARE, Cache, clip_weights
 
 DISTANCES = (11.0, 80.0)
 """Pixels between the eyes of faces that are learned."""
@@ -54,8 +54,7 @@ class LocatorBatches:
     def __init__(self, cache: Cache, seed: int) -> None:
         self._cache = cache
         self._random = np.random.default_rng(seed)
-        lengths = np.diff(cache.starts)
-        self._clip_weights = np.sqrt(lengths) / np.sqrt(lengths).sum()
+        self._clip_weights = clip_weights(cache)
         # Where no face was found there may yet be one, too small or turned too far for the finder: nobody knows.
         self._stills = np.flatnonzero(~np.isnan(cache.s_faces).any(1))
 

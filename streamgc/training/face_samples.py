@@ -15,19 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from streamgc.codec.face import FACE_SYMBOLS, FaceCode
 from streamgc.codec.quantise import quantise
 from streamgc.codec.symbols import Code
 from streamgc.codec.tables import Tables
 from streamgc.evaluation.faces import FaceFinder
+from streamgc.pipeline.alignment import Aligner
 from streamgc.pipeline.budget import Shares, shares_for
 from streamgc.pipeline.call_codec import LoadedModels
-from streamgc.pipeline.face import Place, cut_out, place_of
+from streamgc.pipeline.face import Place, cut_out, place_of, pose_of
 from streamgc.pipeline.importance import code_weight
 from streamgc.pipeline.networks import KEPT, SYNTHESISED, EncoderNetwork, GeneratorNetwork, NetworkOptions
 from streamgc.pipeline.sender import blanked
 from streamgc.pipeline.settings import BLANK, PictureFormat
-from streamgc.scene.heatmap import cell_shares, dilate, spread_cells
-from streamgc.training.call_samples import MASK_LEVEL, SQUARE, Cache
+from streamgc.training.call_samples import SQUARE, Cache, clip_weights, kept_of
 from streamgc.training.face_moves import moved, some_expression
 from streamgc.training.face_swaps import mirrored, some_parts, swapped
 from streamgc.training.key_pictures import coded_still
@@ -80,8 +81,7 @@ class FaceSampler:
         self._cache, self._encoder, self._generator, self._tables = cache, encoder, generator, tables
         self._random = np.random.default_rng(seed)
         self._stills = np.flatnonzero(~np.isnan(cache.s_faces).any(1))
-        lengths = np.diff(cache.starts)
-        self._clip_weights = np.sqrt(lengths) / np.sqrt(lengths).sum()
+        self._clip_weights = clip_weights(cache)
 
     def samples(self) -> Iterator[FaceSample]:
         """Without end."""
@@ -157,7 +157,7 @@ class FaceSampler:
     def _sample(self, scene: _Scene) -> FaceSample:
         random = self._random
         margin = int(random.integers(*MARGINS))
-        mattes, cells = zip(*(_kept(mask, margin) for mask in scene.masks), strict=True)
+        mattes, cells = zip(*(kept_of(mask, margin) for mask in scene.masks), strict=True)
         blank = [blanked(picture, matte) for picture, matte in zip(scene.pictures, mattes, strict=True)]
         coarse = random.random() < 0.04
         key = scene.key
@@ -165,10 +165,14 @@ class FaceSampler:
             key = coded_still(blank[2], 50, 2) if coarse else coded_still(blank[2], int(random.choice(KEY_CRF)))
         rate = float(random.choice(list(STRENGTHS), p=RATE_SHARES))
         strength = math.exp(random.uniform(*np.log(STRENGTHS[rate])))
-        reference = None
-        for k in range(2):
-            found = blank[k], mattes[k], cells[k], key
-            reference = self._code(found, shares_for(rate), strength, reference)
+        reference, aligner = None, Aligner()
+        before, now, home = (pose_of(place_of(face[:2], face[2:4]), SQUARE, SQUARE) for face in scene.faces)
+        for k, pose in enumerate((before, now)):
+            aligned = aligner.choose(blank[k], mattes[k], pose, home, key)
+            found = blank[k], mattes[k], cells[k], aligned.picture
+            code = self._code(found, shares_for(rate), strength, reference)
+            face_code = FaceCode(pose, np.zeros(FACE_SYMBOLS, np.int8), home, aligned.reach)
+            reference = code._replace(face=face_code)
         assert reference is not None
         plane = np.where(reference.keep, np.uint8(KEPT), np.uint8(SYNTHESISED))
         made = self._generator.generate(reference, plane, self._generator.features(key))
@@ -196,14 +200,6 @@ class FaceSampler:
         x, y = random.normal(0, JITTER[0], 2) * place.distance
         size, turn = float(random.normal(0, JITTER[1])), float(random.normal(0, JITTER[2]))
         return Place(place.x + x, place.y + y, place.distance * math.exp(size), place.turn + turn)
-
-
-def _kept(mask: Picture, margin: int) -> tuple[Picture, NDArray[np.bool_]]:
-    """Matte and cells of a person's probability mask."""
-    matte = dilate(mask > 255 * MASK_LEVEL, margin)
-    cells = cell_shares(matte) >= 0.04
-    matte &= spread_cells(cells, *matte.shape)
-    return matte.astype(np.uint8) * 255, cells
 
 
 def _matrix(source: Face, target: NDArray[np.float64], scale: float) -> tuple[float, ...]:
