@@ -1,7 +1,6 @@
 """Training the call model: its cache, its samples, where faces weigh more, and steps that a killed run repeats."""
 
 import dataclasses
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,7 @@ pytest.importorskip("torch")
 import torch
 from safetensors.torch import save_file
 
-from streamgc.call.sources import packaged_clip
-from streamgc.errors import BackendMissing, TrainingError
-from streamgc.evaluation.clips import load_clip
-from streamgc.evaluation.faces import FaceFinder
-from streamgc.evaluation.identity import FaceIdentity
+from streamgc.errors import TrainingError
 from streamgc.networks.lite import NO_ATTENTION
 from streamgc.training.averaging import averaged
 from streamgc.training.call_adversary import Adversary
@@ -50,7 +45,6 @@ from streamgc.training.call_samples import (
 )
 from streamgc.training.call_settings import CallTraining
 from streamgc.training.call_ship import load_checkpoint
-from streamgc.training.face_weights import face_finder
 from streamgc.training.together import Together
 from tests.test_call_sources import write_talking
 
@@ -396,44 +390,6 @@ def test_the_other_design_has_the_same_weights_and_moves_nothing(folder: Path, t
 def test_a_cache_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no frames"):
         Cache(tmp_path)
-
-
-def test_without_dlib_no_face_weighs_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert face_finder(said.append) is None
-    assert "streamgc[faces]" in said[0]
-    with pytest.raises(BackendMissing, match="dlib"):
-        FaceFinder()
-
-
-@pytest.mark.skipif(
-    not (importlib.util.find_spec("dlib") and importlib.util.find_spec("face_recognition_models")),
-    reason="needs the extra: pip install 'streamgc[faces]'",
-)
-def test_a_real_face_is_found_and_what_it_loses_is_measured() -> None:
-    frame = load_clip(packaged_clip(), 256, 15, 10).frames[-1]
-    find = face_finder(lambda text: None)
-    assert find is not None
-    points = find(frame)
-    assert points is not None, "the packaged clip shows a face"
-    assert points[0] < points[2], "the left eye is left"
-    assert points[5] > max(points[1], points[3]), "the mouth is below the eyes"
-    identity = FaceIdentity()
-    same = identity.likeness(frame, frame)
-    assert same is not None
-    assert same[:4] == (0.0, 0.0, 100.0, 100.0)
-    assert same.sent == same.shown
-    assert 0.1 < same.sent.lids < 0.5
-    assert 0.2 < same.sent.gaze < 0.8
-    y, x, radius = int(points[5]), int(points[4]), int(points[6] * 0.3)
-    spoilt = frame.copy()
-    spoilt[y - radius : y + radius, x - radius : x + radius] = 128
-    changed = identity.likeness(frame, spoilt)
-    assert changed is not None
-    assert changed.mouth_psnr < 25
-    assert changed.eyes_psnr > 60
-    assert changed.distance > 0.02
 
 
 def test_the_mean_of_two_checkpoints_lies_between_them(folder: Path, tmp_path: Path) -> None:
