@@ -13,8 +13,10 @@ from torch import Tensor
 
 from streamgc.networks.face import (
     CENTRES,
+    SOFTENED,
     STEPS,
     STRETCHED,
+    USUAL,
     FaceEncoder,
     FacePainter,
     Measured,
@@ -45,7 +47,7 @@ def drawn(high: float = 12.0, line_at: float = -1.0, teeth: float = 0.0) -> Tens
 
 def shown(high: float = 12.0) -> Measured:
     numbers = torch.zeros(1, 6)
-    numbers[0, 4] = (math.log(high / EYES_APART + 0.02) + 1.1) / STEPS[4]
+    numbers[0, 4] = (math.log(high / EYES_APART + SOFTENED[4]) - USUAL[4]) / STEPS[4]
     return Measured(numbers, torch.tensor([CENTRES]))
 
 

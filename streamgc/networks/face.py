@@ -40,8 +40,10 @@ MOST = (0.10, 0.05, 0.95, 0.95, 0.8, 0.35)
 IDLE, SURE = 0.6, 1.6
 """Differences in steps: the first may be what rounding and measuring leave, and is not painted; the second is,
 whole."""
-USUAL_LIPS, SOFTENED_LIPS, USUAL_MOUTH = -1.1, 0.02, -0.18
-"""Lips whose number is 0 are exp(-1.1) - 0.02 of the eyes' distance high, a mouth exp(-0.18) wide."""
+USUAL = (0.0, 0.0, -2.08, -2.08, -1.1, -0.18)
+"""Logarithm of the sizes that the numbers call 0, in distances of the eyes: medians of the training faces."""
+SOFTENED = (0.0, 0.0, 0.01, 0.01, 0.02, 0.0)
+"""Added to sizes: of lids that are closed the logarithm says too much."""
 STRETCHED = 0.35
 """Up to this change of the logarithm of their height lips are stretched, which is most of what speech does; what is
 beyond it parts them, since stretched further they get thick."""
@@ -50,12 +52,16 @@ LIPS_ALONE = 0.36
 CORNERS = 0.92
 """Share of a mouth's width that opens."""
 LOWER_LIP = 0.3
-"""How much of an opening is the lower lip's more than the upper one's."""
+"""Of what opens, the lower lip takes 1 + 0.3 halves, the upper one 1 - 0.3."""
 CHIN = 0.35
 """Over which part of the eyes' distance beyond the lips their move fades to 1 / e."""
 LEAST_GAP = 0.03
+"""Half of the least height, in distances of the eyes, over which what closes is pressed together."""
 DARK, DEEP = 0.45, 0.1
 """By which share it is darker between lips that have parted by so many distances of the eyes and more."""
+LINE_DARKNESS, LINE_REACH = 60.0, 0.1
+"""How much more a place that is darker is taken for the line between the lips, by the light in 0..1; and how far in
+distances of the eyes that line usually is from the mouth's middle."""
 CENTRES = ((36.0, 36.0), (84.0, 36.0), (60.0, 88.0))
 """Where eyes and mouth usually are in a face, (x, y)."""
 CENTRE_SCALE = 8.0
@@ -217,9 +223,9 @@ def opened(face: Tensor, by: Tensor, shown: Measured) -> Opened:
     """
     stretched = by.clamp(max=STRETCHED)[:, None, None]
     parted = by[:, None, None] - stretched
-    high = torch.exp(USUAL_LIPS + STEPS[4] * shown.numbers[:, 4, None, None]) - SOFTENED_LIPS
+    high = torch.exp(USUAL[4] + STEPS[4] * shown.numbers[:, 4, None, None]) - SOFTENED[4]
     high = high.clamp(min=0) * torch.exp(stretched)
-    wide = torch.exp(USUAL_MOUTH + STEPS[5] * shown.numbers[:, 5, None, None])
+    wide = torch.exp(USUAL[5] + STEPS[5] * shown.numbers[:, 5, None, None])
     line = (torch.arange(FACE_SIDE, device=by.device, dtype=by.dtype) + 0.5) / EYES_APART
     between = _between_lips(face, shown.centres)[:, None, None]
     u = line.view(1, 1, -1) - shown.centres[:, 2, 0, None, None] / EYES_APART
@@ -245,7 +251,7 @@ def _between_lips(face: Tensor, centres: Tensor) -> Tensor:
     y = (centres[:, 2, 1, None, None] + EYES_APART * steps[:, None]).expand(-1, -1, len(across))
     grid = torch.stack([x, y], -1) * (2 / FACE_SIDE) - 1
     light = F.grid_sample(face, grid, mode="bilinear", padding_mode="border", align_corners=False).mean((1, 3))
-    weight = torch.softmax(-60 * light - (steps / 0.1) ** 2, 1)
+    weight = torch.softmax(-LINE_DARKNESS * light - (steps / LINE_REACH) ** 2, 1)
     return (weight * steps).sum(1)
 
 

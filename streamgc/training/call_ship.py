@@ -102,11 +102,10 @@ def ship_call_model(
 ) -> Path:
     """Export, compare with torch, fit tables, and put the model's folder in place; returns it.
 
-    ``keep_tables``: the tables, and what each channel weighs, stay those that the folder has.
-
     What codes faces by themselves stays as it is, if the folder has it: it was trained beside the networks before.
     ``notes``: figures for the card, by name. ``blend``: weights to take the mean with, mostly those that the training
-    began from, which have ``blend_share`` of it. Raises TrainingError when an export is not the same network.
+    began from, which have ``blend_share`` of it. ``keep_tables``: the tables, and what each channel weighs, stay
+    those that the folder has. Raises TrainingError when there are none, and when an export is not the same network.
     """
     model, steps = load_checkpoint(checkpoint)
     if blend is not None:

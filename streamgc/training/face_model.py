@@ -28,16 +28,12 @@ from torch import Tensor, nn
 
 from streamgc.codec.face import FACE_SYMBOLS
 from streamgc.errors import TrainingError
-from streamgc.networks.face import CENTRE_SCALE, MOST, STEPS, FaceEncoder, Measured, bend
+from streamgc.networks.face import CENTRE_SCALE, MOST, SOFTENED, STEPS, USUAL, FaceEncoder, Measured, bend
 from streamgc.networks.lite import warp
 from streamgc.pipeline.face import EYES_APART, FACE_SIDE
 from streamgc.training.face_samples import CONTOURS, NAMES
 from streamgc.training.together import Together
 
-USUAL = (0.0, 0.0, -2.08, -2.08, -1.1, -0.18)
-"""Logarithm of the sizes that the numbers call 0, in distances of the eyes: medians of the training faces."""
-SOFTENED = (0.0, 0.0, 0.01, 0.01, 0.02, 0.0)
-"""Added to sizes: of lids that are closed the logarithm says too much."""
 BENT_SHARE = 0.85
 """Share of copies that are bent; each number by itself in six of ten."""
 BLURRED_SHARE, MOST_BLURRED, TOGETHER = 0.5, 2.6, 3
