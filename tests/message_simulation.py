@@ -79,7 +79,7 @@ class StandInSender:
         message = Message(Kind.PICTURE, number % 256, Background.MEMORY, layout=layout, picture=picture, parts=parts)
         data = message.pack()
         budget.coded(code)
-        budget.spent(len(data), starting)
+        budget.spent(len(data), sum(len(part.payload) for part in parts), starting)
         return Made(data, message.essential().pack())
 
     def _choose_key(self, number: int) -> None:

@@ -76,28 +76,28 @@ def test_what_rests_stays_and_what_goes_on_moving_is_not_waited_for() -> None:
 
 def test_a_key_is_lent_once_and_not_at_the_start_nor_on_a_narrow_path() -> None:
     budget = Budget(KBPS, FPS)
-    budget.spent(5000, start=True)
+    budget.spent(5000, 4980, start=True)
     lent = [budget.lends_key]
     for _ in range(round(LENDING_SECONDS * FPS)):
-        budget.spent(round(budget.code_bytes) + 3, start=False)
+        budget.spent(round(budget.code_bytes) + 3, 0, start=False)
         lent.append(budget.lends_key)
     assert lent == [False] * (len(lent) - 1) + [True]
     narrow = Budget(KBPS, FPS)
     narrow.set_rate(KBPS, narrow=True)
     for _ in range(round(LENDING_SECONDS * FPS)):
-        narrow.spent(round(narrow.code_bytes) + 3, start=False)
+        narrow.spent(round(narrow.code_bytes) + 3, 0, start=False)
     assert not narrow.lends_key
     budget.key_made(2400)
     assert budget.object_bytes(30, key=2400) >= 2400, "it leaves whole"
-    budget.spent(2430, start=False)
+    budget.spent(2430, 2400, start=False)
     lent.append(budget.lends_key)
     assert not lent[-1], "the last is paid for first"
     waited = 0
     while not budget.affords_key:
-        budget.spent(round(budget.code_bytes) + 3, start=False)
+        budget.spent(round(budget.code_bytes) + 3, 0, start=False)
         waited += 1
     saved = waited * KBPS * 125 / FPS * budget.shares.key_share
-    assert saved > 2000, "what was lent is paid back before another key is saved up for"
+    assert saved > 1500, "what was lent is paid back before another key is saved up for"
 
 
 def calm_clip() -> Clip:

@@ -1,4 +1,8 @@
-"""Where the bytes go: the frame's code, keys, the room. One allowance a frame, steered by what was really spent."""
+"""Where the bytes go: the frame's code, keys, the room. One allowance a frame, steered by what was really spent.
+
+Codes and keys have accounts of their own: what a person who moves costs in codes does not put off the next key, and
+what is saved up for a key, or owed for one, does not make codes finer or coarser.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,11 @@ OVERHEAD = 3
 STRENGTH_MIN, STRENGTH_MAX = 0.003, 3.0
 """Range of λ in the quantiser (weighted squared latent error per bit): at the least, channels whose errors weigh a
 twentieth are still sent."""
+REACTION, SETTLING_REACTION = 0.2, 0.4
+"""The logarithm of λ changes by so much of how far a code's bytes are off, in parts of what they should be; just after
+the start, where λ is a guess, by the second."""
+DEBT_REACTION = 0.1
+"""The same, of what codes owe, in parts of `CODES_SECONDS`."""
 SLICE_BYTES = 160
 """A key travels in slices of so many bytes, small enough for a path that turns out narrow half-way."""
 SLICE_LEAST = 80
@@ -36,12 +45,23 @@ LENDING_SECONDS = 3.0
 """So long after the start, which overdraws the rate and has its own early key, something new may be shown on credit."""
 LENDING_KEYS = 1.5
 """It is lent where no more than so many times a key's usual cost is owed."""
-SAVED_SECONDS = 4.0
-"""So much of the rate may be saved up for a key, or spent ahead of time."""
+SETTLING_SECONDS = 2.0
+"""So long after the start all of the rate is for codes: the first key is fresh, and the early one is the start's."""
+KEY_SAVED, KEY_SAVED_NARROW = 0.2, 0.8
+"""A key is made once so much of its usual cost is saved up, and the rest is paid back before the next; on a narrow path
+it could not leave at once."""
+CODES_SECONDS = 1.0
+"""So much of the rate codes may have saved up, or owe."""
+OWED_SECONDS = 4.0
+"""So much of the rate may be owed for keys, beside `KEY_AHEAD` of them."""
 PAY_BACK_SECONDS = 60.0
 """The start's excess over the rate is paid back over so long."""
 KEY_COST = 700.0
 """Bytes expected of a key before one has been coded."""
+USUAL_STRENGTH, USUAL_KBPS = 0.3, 3.0
+"""λ with which a call of so many kbit/s begins; it falls with the square of the rate."""
+FIRST_STRENGTHS = 0.01, 0.5
+"""Least and most λ to begin with."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +84,7 @@ class Shares:
 
 SHARES = (
     (4.0, Shares(MIXED, 0.22, 35, rich_faces=True, face_care=12.0, key_care=8.0)),
-    (6.0, Shares(MIXED, 0.28, 30)),
+    (6.0, Shares(MIXED, 0.28, 28)),
     (math.inf, Shares(MIXED, 0.28, 31)),
 )
 """Upper limits in kbit/s and what holds below them."""
@@ -81,10 +101,11 @@ class Budget:
     def __init__(self, kbps: float, fps: float, shares: Shares | None = None) -> None:
         self.fps = self._usual_fps = fps
         self._fixed = shares
-        self.strength = 0.3
-        self._spare = 0.0
+        usual = USUAL_STRENGTH * (USUAL_KBPS / max(1.0, kbps)) ** 2
+        self.strength = max(FIRST_STRENGTHS[0], min(FIRST_STRENGTHS[1], usual))
+        self._for_codes = self._for_keys = 0.0
         self._owed = self._unpaid = 0.0
-        self._starting = True
+        self._starting, self.narrow = True, False
         self._since_start = 0
         self._early_made = False
         self._early_bytes = 0
@@ -97,6 +118,8 @@ class Budget:
         elsewhere a key leaves whole."""
         self.kbps = max(1.0, kbps)
         self.fps = fps or self.fps
+        if narrow and not self.narrow:
+            self._for_codes = self._for_keys = 0.0  # what was saved, or owed, was of another path
         self._burst, self.narrow = burst, narrow
         self.shares = self._fixed or shares_for(self.kbps * self._usual_fps / self.fps)  # what counts is a frame's part
 
@@ -108,13 +131,13 @@ class Budget:
     @property
     def code_bytes(self) -> float:
         """What the code of a frame should cost on average."""
-        share = START_KEY_SHARE if self.narrow and self._starting else self.shares.key_share
-        return max(2.0, self.frame_bytes * (1 - share) - OVERHEAD)
+        return max(2.0, self.frame_bytes * (1 - self._key_share) - OVERHEAD)
 
     @property
     def affords_key(self) -> bool:
         """Whether enough is saved up for another key."""
-        return self._spare >= 0.8 * self._key_cost
+        saved = KEY_SAVED_NARROW if self.narrow else KEY_SAVED
+        return self._settled and self._for_keys >= saved * self._key_cost
 
     @property
     def lends_key(self) -> bool:
@@ -122,7 +145,7 @@ class Budget:
         It takes the place of the next that would have been saved up for, so the rate of a minute is the same. On a
         narrow path it would not leave whole."""
         settled = self._since_start >= LENDING_SECONDS * self.fps
-        return settled and not self.narrow and self._spare >= -LENDING_KEYS * self._key_cost
+        return settled and not self.narrow and self._for_keys >= -LENDING_KEYS * self._key_cost
 
     def grants_early_key(self, error: float) -> bool:
         """Whether a key whose error (grey levels) is this large may be replaced on the start's account."""
@@ -142,7 +165,7 @@ class Budget:
         if self._early_bytes:
             return self._early_bytes
         ahead = 0.0 if self.narrow else KEY_AHEAD * self._key_cost
-        return max(0 if self.narrow else key, int(self._spare + ahead + self.frame_bytes) - code)
+        return max(0 if self.narrow else key, int(self._for_keys + ahead + self.frame_bytes) - code)
 
     def burst_bytes(self, code: int, again: bool = False) -> float:
         """Of long objects, once so many bytes are beside a frame's code no other slice begins: on a narrow path, and
@@ -154,23 +177,50 @@ class Budget:
         """Size of a key's slices once the call runs: smaller ones where little may leave at once."""
         return int(max(SLICE_LEAST, self.frame_bytes)) if self.narrow else SLICE_BYTES
 
-    def spent(self, message: int, start: bool) -> None:
-        """A message of so many bytes went out; what the start costs is paid back slowly."""
+    @property
+    def _settled(self) -> bool:
+        """Whether the start is long enough ago for keys to be saved for; on a narrow path it always is."""
+        return self.narrow or self._since_start >= SETTLING_SECONDS * self.fps
+
+    @property
+    def _key_share(self) -> float:
+        """Part of a frame's allowance that is not for its code."""
+        if self.narrow and self._starting:
+            return START_KEY_SHARE
+        return self.shares.key_share if self._settled else 0.0
+
+    def spent(self, message: int, carried: int, start: bool) -> None:
+        """A message of so many bytes went out, ``carried`` of them of long objects; what the start costs is paid back
+        slowly."""
+        allowance, share = self.frame_bytes, self._key_share
         self._starting = start
         self._since_start = 0 if start else self._since_start + 1
         if start or self._early_bytes:
             self._early_bytes = 0
             if not self.narrow:  # there the start keeps to the rate
-                excess = max(0.0, message - self.frame_bytes)
+                excess = max(0.0, message - allowance)
                 self._owed += excess
                 self._unpaid += excess
             return
-        self._unpaid -= self.kbps * 125 / self.fps - self.frame_bytes
+        self._unpaid -= self.kbps * 125 / self.fps - allowance
         if self._unpaid <= 0:
             self._owed = self._unpaid = 0.0
-        limit = self.kbps * 125 * SAVED_SECONDS
-        least = -limit - (0.0 if self.narrow else KEY_AHEAD * self._key_cost)
-        self._spare = max(least, min(limit, self._spare + self.frame_bytes - message))
+        self._book(allowance * (1 - share) - (message - carried), allowance * share - carried)
+
+    def _book(self, codes: float, keys: float) -> None:
+        """Add to both accounts; what is more than one may hold goes to the other. On a narrow path, where every byte
+        stands in the same queue, there is one."""
+        second = self.kbps * 125
+        if self.narrow:
+            saved = self._for_keys + codes + keys
+            self._for_codes, self._for_keys = 0.0, max(-OWED_SECONDS * second, min(OWED_SECONDS * second, saved))
+            return
+        codes, keys = self._for_codes + codes, self._for_keys + keys
+        most = CODES_SECONDS * second
+        keys += max(0.0, codes - most)
+        codes = min(codes, most) + max(0.0, keys - self._key_cost)
+        self._for_codes = max(-most, min(most, codes))
+        self._for_keys = max(-OWED_SECONDS * second - KEY_AHEAD * self._key_cost, min(self._key_cost, keys))
 
     def key_made(self, size: int, early: bool = False) -> None:
         """A key that follows another has so many bytes; an ``early`` one leaves whole, on the start's account."""
@@ -179,13 +229,13 @@ class Budget:
         self._key_cost = 0.7 * self._key_cost + 0.3 * size
 
     def coded(self, code: int) -> None:
-        """Steer λ by what a frame's code cost, in bytes.
-
-        What is saved up for the next key, or paid back for the last, is the key's; only what lies above that makes
-        codes finer, and what lies below makes them coarser.
-        """
+        """Steer λ by what a frame's code cost, in bytes, and by what codes have saved up, or owe; on a narrow path, by
+        what lies above one key's cost, or below two."""
         error = max(-1.0, min(1.5, (code - self.code_bytes) / self.code_bytes))
-        beyond = self._spare - max(-KEY_AHEAD * self._key_cost, min(self._key_cost, self._spare))
-        debt = max(-0.5, min(1.0, -beyond / (self.kbps * 125)))
-        self.strength *= math.exp(0.2 * error + 0.1 * debt)
+        spare = self._for_codes
+        if self.narrow:
+            spare = self._for_keys - max(-KEY_AHEAD * self._key_cost, min(self._key_cost, self._for_keys))
+        debt = max(-1.0, min(1.0, -spare / (CODES_SECONDS * self.kbps * 125)))
+        reaction = REACTION if self._settled else SETTLING_REACTION
+        self.strength *= math.exp(reaction * error + DEBT_REACTION * debt)
         self.strength = max(STRENGTH_MIN, min(STRENGTH_MAX, self.strength))

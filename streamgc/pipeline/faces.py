@@ -46,12 +46,12 @@ LOOK_EVERY = 6
 """Pictures from one search for faces to the next; between them the one that is followed says itself where it is."""
 STRAYED = (0.25, 0.2, 0.25)
 """A face that has moved further than this from one picture to the next, in the units of `NEARLY`, is searched."""
-MOST_STRENGTH = 0.25
+MOST_STRENGTH = 0.12
 """λ for numbers is no more: what is painted by numbers of long ago is worse than what G makes without them."""
 NUMBER_WEIGHTS = (0.6, 0.2, 0.35, 0.1, 0.35, 0.12)
 """What a squared error of each number weighs, where one of a symbol of the code weighs 1 in the mean: gaze, gaze down,
 lids, their difference, lips, width of the mouth."""
-USUAL_SIZE = 40.0
+USUAL_SIZE = 30.0
 """That holds for faces whose eyes are at least so many pixels apart; in a smaller one they weigh less, as its area."""
 
 

@@ -226,8 +226,8 @@ class Sender:
             data = message.pack()
         self._history.put(number, code, key.number)
         self._budget.coded(len(payload))
-        self._budget.spent(len(data), starting)
         carried = sum(len(part.payload) for part in parts)
+        self._budget.spent(len(data), carried, starting)
         people = (view.people, view.found, view.strength)
         return Sent(data, message.essential().pack(), number, kept, len(payload), carried, *people)
 
