@@ -26,6 +26,10 @@ NEW_LIMIT = 4.0
 """A place is new at most so many times as much as the mean."""
 NEW_FLOOR = 6 / 255
 """Added to the mean change, so that noise in a picture that equals its key is not news."""
+ALPHA_WEIGHT = 0.4
+"""Of alpha's cross-entropy where a picture is kept: what a moved key leaves beside a head is for alpha to hide."""
+ALPHA_ELSEWHERE = 0.1
+"""What a place that is not kept weighs beside one that is."""
 
 
 def novelty(truth: Tensor, key: Tensor, matte: Tensor) -> Tensor:
@@ -66,7 +70,9 @@ class Losses:
         loss = loss + 0.3 * sum(((a - b).abs().mean() for a, b in pooled), loss.new_zeros(())) / matte.mean().clamp(
             min=0.05
         )
-        loss = loss + 0.1 * F.binary_cross_entropy_with_logits(made.alpha, person)
+        doubt = F.binary_cross_entropy_with_logits(made.alpha, person, reduction="none")
+        asked = matte + ALPHA_ELSEWHERE * (1 - matte)
+        loss = loss + ALPHA_WEIGHT * (doubt * asked).sum() / asked.sum()
         gradient = (made.flow[..., 1:] - made.flow[..., :-1]).abs().mean() + (
             made.flow[..., 1:, :] - made.flow[..., :-1, :]
         ).abs().mean()

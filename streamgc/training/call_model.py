@@ -1,7 +1,7 @@
 """Train the call model: E, the reference features and G, conditioned on a coded key (``streamgc train call``).
 
 Loss per picture, everything inside the blanking mask only (the paper's masked distortion):
-    L1 + 8 MSE + 0.3 multi-scale L1 of the warped key + perceptual (VGG) + 0.1 alpha cross-entropy
+    L1 + 8 MSE + 0.3 multi-scale L1 of the warped key + perceptual (VGG) + 0.4 alpha cross-entropy
     + adversarial (LSGAN, feature matching) + change where the source stands still + where eyes and mouths are
     + β · bits per kept cell.
 β is steered so that each channel count meets its target rate: the fine knob of a call is λ in the sender's quantiser.
