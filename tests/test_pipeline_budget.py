@@ -108,6 +108,9 @@ def test_after_the_start_all_is_for_codes_and_no_key_is_saved_for() -> None:
         budget.spent(round(budget.code_bytes) + OVERHEAD, 0, start=False)
     assert budget.code_bytes < 0.8 * budget.frame_bytes
     assert 0 < _until_a_key(budget) < 3 * FPS
+    rich = Budget(20.0, FPS)
+    rich.spent(START, START - 30, start=True)
+    assert _until_a_key(rich) < 1.5 * FPS, "where a key is cheap it need not wait as long"
 
 
 def test_what_codes_cannot_use_is_the_keys_and_the_other_way_round() -> None:

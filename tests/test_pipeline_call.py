@@ -18,9 +18,6 @@ from streamgc.pipeline.receiver import Receiver
 from streamgc.pipeline.sender import Sender
 from tests.pipeline_fakes import FORMAT, BoxEyes, moving, receiver, sender
 
-SETTLED = 36
-"""Frames until the first key that is not the start's is there."""
-
 
 def talk(
     tx: Sender, rx: Receiver, count: int, lost: set[int] | None = None, delay: int = 2, start: int = 0, seed: int = 0
@@ -50,8 +47,7 @@ def talk(
 def test_every_frame_is_shown_from_the_first_on() -> None:
     shown, sizes, errors = talk(sender(), receiver(), 60)
     assert shown == list(range(60))
-    assert max(errors[:SETTLED]) < 30, "for two seconds after the start there is no later key"
-    assert max(errors[SETTLED:]) < 12
+    assert max(errors[20:]) < 12
     assert max(sizes) <= 1200
 
 
@@ -66,7 +62,7 @@ def test_losses_do_not_spread() -> None:
     lost = set(range(20, 24)) | {30, 33, 36, 40, 41}
     shown, _, errors = talk(sender(), receiver(), 70, lost)
     assert shown == [n for n in range(70) if n not in lost]
-    assert max(error for number, error in zip(shown, errors, strict=True) if number > max(lost)) < 12
+    assert max(errors[25:]) < 12
 
 
 @settings(max_examples=12, deadline=None)

@@ -45,8 +45,9 @@ LENDING_SECONDS = 3.0
 """So long after the start, which overdraws the rate and has its own early key, something new may be shown on credit."""
 LENDING_KEYS = 1.5
 """It is lent where no more than so many times a key's usual cost is owed."""
-SETTLING_SECONDS = 2.0
-"""So long after the start all of the rate is for codes: the first key is fresh, and the early one is the start's."""
+SETTLING_SECONDS, SETTLING_KBIT = 2.0, 20.0
+"""So long after the start, or for so much of the rate where that is sooner, all of it is for codes: the first key is
+fresh, and the early one is the start's. At a higher rate a later key is cheap the sooner."""
 KEY_SAVED, KEY_SAVED_NARROW = 0.2, 0.8
 """A key is made once so much of its usual cost is saved up, and the rest is paid back before the next; on a narrow path
 it could not leave at once."""
@@ -180,7 +181,7 @@ class Budget:
     @property
     def _settled(self) -> bool:
         """Whether the start is long enough ago for keys to be saved for; on a narrow path it always is."""
-        return self.narrow or self._since_start >= SETTLING_SECONDS * self.fps
+        return self.narrow or self._since_start >= min(SETTLING_SECONDS, SETTLING_KBIT / self.kbps) * self.fps
 
     @property
     def _key_share(self) -> float:
